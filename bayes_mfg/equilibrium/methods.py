@@ -1,0 +1,214 @@
+"""Iterations that find a fixed point: damped Picard, Anderson-accelerated sweeps, and Newton with a line search.
+
+Each is one `lax.while_loop` that does nothing when it is handed a state that is already finished, so that they chain without branches and
+work under `vmap`. All end on the residual, never on the length of a step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from bayes_mfg.equilibrium.blocks import factorise
+from bayes_mfg.equilibrium.problem import Problem
+from bayes_mfg.equilibrium.schemes import Pair, Scheme, residual
+
+MEMORY = 6
+HALVINGS = 14
+SWEEPS_BEFORE_NEWTON = 25
+RESCUE_MARCHES = 150
+
+
+class State(NamedTuple):
+    """Where an iteration stands.
+
+    Attributes
+    ----------
+    z : `(mu, u)`, each `(d, M + 1)`, the best iterate so far.
+    size : its residual, relative to max(1, |u|).
+    steps : iterations done by each method so far: picard, anderson, newton, `(3,)`.
+    stalled : whether Newton's line search has failed at this iterate.
+    """
+
+    z: Pair
+    size: Array
+    steps: Array
+    stalled: Array
+
+
+def size_of(defects: Pair, u: Array) -> Array:
+    """Largest defect: of the population absolutely, of the value relative to max(1, |u|). Infinite where not finite."""
+    r_mu, r_u = defects
+    size = jnp.maximum(jnp.max(jnp.abs(r_mu)), jnp.max(jnp.abs(r_u)) / jnp.maximum(1.0, jnp.max(jnp.abs(u))))
+    return jnp.where(jnp.isfinite(size), size, jnp.inf)
+
+
+def start(scheme: Scheme, problem: Problem, guess: Pair | None = None) -> State:
+    """Start from a given guess, each `(d, M + 1)`, or from one march through time with a flat value."""
+    if guess is None:
+        flat = jnp.broadcast_to(problem.terminal_cost(problem.mu0)[:, None], (problem.mu0.size, problem.grid.intervals + 1))
+        guess = scheme.march(problem, flat)
+    size = size_of(residual(scheme, problem, *guess), guess[1])
+    return State(guess, size, jnp.zeros(3, int), jnp.zeros((), bool))
+
+
+def _select(condition: Array, a: Pair, b: Pair) -> Pair:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def picard(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int, damping: float = 0.5) -> State:
+    """Damped Picard iteration: move a share `1 - damping` of the way to the sweep of the current iterate."""
+
+    def step(carry: tuple[State, Pair]) -> tuple[State, Pair]:
+        best, z = carry
+        image, defects = scheme.sweep(problem, *z)
+        size = size_of(defects, z[1])
+        better = size <= best.size
+        best = State(_select(better, z, best.z), jnp.where(better, size, best.size), best.steps.at[0].add(1), best.stalled)
+        return best, jax.tree.map(lambda old, new: damping * old + (1.0 - damping) * new, z, image)
+
+    def unfinished(carry: tuple[State, Pair]) -> Array:
+        best, (mu, u) = carry
+        return (best.size > tol) & (best.steps[0] < max_steps) & jnp.all(jnp.isfinite(mu)) & jnp.all(jnp.isfinite(u))
+
+    return lax.while_loop(unfinished, step, (state, state.z))[0]
+
+
+def anderson(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int | Array) -> State:
+    """Sweeps with Anderson acceleration (type II, least squares on the last `MEMORY` differences).
+
+    Source: Walker and Ni, SIAM J. Numer. Anal. 49 (2011). Ends early when the residual has grown a thousandfold over its best.
+    """
+    shape = state.z[0].shape
+    length = state.z[0].size
+
+    def pack(z: Pair) -> Array:
+        return jnp.concatenate([z[0].reshape(-1), z[1].reshape(-1)])
+
+    def unpack(x: Array) -> Pair:
+        return x[:length].reshape(shape), x[length:].reshape(shape)
+
+    def step(carry: tuple) -> tuple:
+        best, x, last_x, last_f, dx, df, count = carry
+        z = unpack(x)
+        image, defects = scheme.sweep(problem, *z)
+        size = size_of(defects, z[1])
+        better = size <= best.size
+        best = State(_select(better, z, best.z), jnp.where(better, size, best.size), best.steps.at[1].add(1), best.stalled)
+        f = pack(image) - x
+        dx = dx.at[count % MEMORY].set(jnp.where(count > 0, x - last_x, 0.0))
+        df = df.at[count % MEMORY].set(jnp.where(count > 0, f - last_f, 0.0))
+        gram = jnp.sum(df[:, None, :] * df[None, :, :], axis=-1)
+        scale = jnp.trace(gram)
+        ridge = jnp.where(scale > 0, 1e-14 * scale, 1.0)
+        weights = _solve_spd(gram + ridge * jnp.eye(MEMORY, dtype=gram.dtype), jnp.sum(df * f, axis=-1))
+        new_x = x + f - jnp.sum(weights[:, None] * (dx + df), axis=0)
+        lost = ~(size < 1e3 * best.size)
+        return best, jnp.where(lost, jnp.nan, new_x), x, f, dx, df, count + 1
+
+    def unfinished(carry: tuple) -> Array:
+        best, x = carry[0], carry[1]
+        return (best.size > tol) & (best.steps[1] < max_steps) & jnp.isfinite(x[0])
+
+    x = pack(state.z)
+    history = jnp.zeros((MEMORY, 2 * length), x.dtype)
+    return lax.while_loop(unfinished, step, (state, x, x, jnp.zeros_like(x), history, history, jnp.zeros((), int)))[0]
+
+
+def _solve_spd(a: Array, b: Array) -> Array:
+    """Solve one small positive definite system by elimination, written out to stay out of LAPACK inside a loop."""
+    n = b.shape[0]
+    for p in range(n):
+        factor = a[:, p] / a[p, p] * (jnp.arange(n) != p)
+        a = a - factor[:, None] * a[p][None, :]
+        b = b - factor * b[p]
+    return b / jnp.diagonal(a)
+
+
+def marches(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int | Array, damping: float = 0.9) -> State:
+    """Damped fictitious play: march the population under the current value, then move the value a little towards the answer to it.
+
+    Slow, but it follows an epidemic's front where frozen sweeps and Newton lose it; a rescue for strong coupling over long horizons. Ends, too,
+    when the value has settled to a thousandth of its size: Newton finishes from there.
+    """
+
+    def step(carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, _ = carry
+        old = state.z[1]
+        mu, new = scheme.march(problem, old)
+        u = damping * old + (1.0 - damping) * new
+        moved = jnp.max(jnp.abs(new - old)) / jnp.maximum(1.0, jnp.max(jnp.abs(old)))
+        return state._replace(z=(mu, u), steps=state.steps.at[0].add(1)), moved
+
+    def unfinished(carry: tuple[State, Array]) -> Array:
+        state, moved = carry
+        return (state.size > tol) & (moved > 1e-3) & (state.steps[0] < max_steps)
+
+    z = lax.while_loop(unfinished, step, (state, jnp.asarray(jnp.inf, state.size.dtype)))[0]
+    size = jnp.where(z.steps[0] > state.steps[0], size_of(residual(scheme, problem, *z.z), z.z[1]), state.size)
+    return z._replace(size=size, stalled=jnp.zeros((), bool))
+
+
+def newton(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int) -> State:
+    """Newton's method on the block-tridiagonal system, with a backtracking line search on the residual.
+
+    A step is halved up to `HALVINGS` times until the sum of squared defects falls (Armijo, factor 1e-4); if it never does, the iteration has
+    stalled.
+    """
+
+    def merit(defects: Pair) -> Array:
+        return jnp.sum(defects[0] ** 2) + jnp.sum(defects[1] ** 2)
+
+    def step(carry: tuple[State, Pair, Array]) -> tuple[State, Pair, Array]:
+        state, defects, taken = carry
+        direction = factorise(scheme.linearise(problem, *state.z))(defects)
+        before = merit(defects)
+
+        def too_far(search: tuple[Array, Pair, Pair, Array]) -> Array:
+            length, _, after, halvings = search
+            return ~(merit(after) <= (1.0 - 1e-4 * length) * before) & (halvings < HALVINGS)
+
+        def halve(search: tuple[Array, Pair, Pair, Array]) -> tuple[Array, Pair, Pair, Array]:
+            length = search[0] * 0.5
+            z = jax.tree.map(lambda x, dx: x - length * dx, state.z, direction)
+            return length, z, residual(scheme, problem, *z), search[3] + 1
+
+        # The full step is the first trial of the loop, so that the residual is compiled once.
+        twice = (jnp.asarray(2.0, before.dtype), state.z, defects, jnp.asarray(-1))
+        _, z, after, _ = lax.while_loop(too_far, halve, twice)
+        moved = merit(after) < before
+        z, defects = _select(moved, z, state.z), _select(moved, after, defects)
+        return State(z, size_of(defects, z[1]), state.steps.at[2].add(1), ~moved), defects, taken + 1
+
+    def unfinished(carry: tuple[State, Pair, Array]) -> Array:
+        state, _, taken = carry
+        return (state.size > tol) & (taken < max_steps) & ~state.stalled & jnp.isfinite(state.size)
+
+    first = residual(scheme, problem, *state.z)
+    return lax.while_loop(unfinished, step, (state, first, jnp.zeros((), int)))[0]
+
+
+def automatic(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int) -> State:
+    """Anderson sweeps while they pay, then Newton; where that fails, damped marches from the start, then Newton again."""
+    first = state
+
+    def attempt(carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, number = carry
+        sweeps = jnp.where(number == 0, min(SWEEPS_BEFORE_NEWTON, max_steps), 0)
+        state = anderson(scheme, problem, state, tol=tol, max_steps=sweeps)
+        rescue = jnp.where(number == 1, RESCUE_MARCHES, 0)
+        restart = first._replace(steps=state.steps)
+        state = jax.tree.map(lambda new, old: jnp.where(number == 1, new, old), restart, state)
+        state = marches(scheme, problem, state, tol=tol, max_steps=rescue)
+        return newton(scheme, problem, state, tol=tol, max_steps=max_steps), number + 1
+
+    def unfinished(carry: tuple[State, Array]) -> Array:
+        state, number = carry
+        return (state.size > tol) & (number < 2)
+
+    return lax.while_loop(unfinished, attempt, (state, jnp.zeros((), int)))[0]
+
+
+METHODS: dict[str, Callable[..., State]] = {"auto": automatic, "newton": newton, "anderson": anderson, "picard": picard}

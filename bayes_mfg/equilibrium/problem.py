@@ -1,0 +1,115 @@
+"""One equilibrium problem: a game, its parameters on the solver's nodes, an initial population and a grid."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from bayes_mfg.equilibrium.grid import TimeGrid
+from bayes_mfg.errors import InputError
+from bayes_mfg.games.base import Game
+
+
+class Problem(eqx.Module):
+    """Everything that the equilibrium is a function of, as one pytree.
+
+    Attributes
+    ----------
+    game : the game, its constants as arrays.
+    arrays : parameters given as numbers on the solver nodes, `(*shape, M + 1)` each.
+    functions : parameters given as functions of `(t, mu)`.
+    mu0 : `(d,)`.
+    grid : the grid, static.
+    """
+
+    game: Game
+    arrays: dict[str, Array]
+    functions: dict[str, Callable[[Array, Array], Array]]
+    mu0: Array
+    grid: TimeGrid = eqx.field(static=True)
+
+    def values(self, t: Array, mu: Array, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """Parameters at one moment: `arrays` already taken there, functions evaluated at `(t, mu)`."""
+        return {**arrays, **{name: function(t, mu) for name, function in self.functions.items()}}
+
+    def terminal_cost(self, mu: Array) -> Array:
+        """Terminal cost `(d,)` at the last population."""
+        t = jnp.asarray(self.grid.fine_times[-1], mu.dtype)
+        last = {name: values[..., -1] for name, values in self.arrays.items()}
+        return self.game.terminal_cost(t, mu, self.values(t, mu, last))
+
+    def generator(self, t: Array, value: Array, mu: Array, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Rates `(d, d)` and running cost `(d,)` under the best response at one moment."""
+        params = self.values(t, mu, arrays)
+        control = self.game.best_response(t, value, mu, params)
+        rates = self.game.rates(t, control, mu, params)
+        # Off the simplex, where iterations may wander, rates that grow with a population turn negative; at zero they admit no root there.
+        return jnp.where(rates >= 0, rates, 0.0), self.game.running_cost(t, control, mu, params)
+
+    def generators(self, times: Array, value: Array, mu: Array, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
+        """`generator` at many moments: `(d, d, M)` and `(d, M)` from `value`, `mu` `(d, M)` and arrays `(*shape, M)`."""
+        return jax.vmap(self.generator, in_axes=(0, -1, -1, -1), out_axes=-1)(times, value, mu, dict(arrays))
+
+
+def _as_float_array(x: Any, dtype: Any) -> Any:
+    numeric = isinstance(x, float | np.floating) or eqx.is_inexact_array(x)
+    return jnp.asarray(x, dtype) if numeric else x
+
+
+def _is_pure_function(function: Callable) -> bool:
+    """Whether a callable carries no values of its own, so that it can be a static part of a compiled call."""
+    return getattr(function, "__closure__", 0) is None and getattr(function, "__defaults__", 0) is None
+
+
+def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Problem:
+    """Check what a user passed and bring it into the solver's layout.
+
+    Parameters
+    ----------
+    game : any `Game`.
+    params : for every parameter a constant of the parameter's shape, an array with a leading axis of `grid.points` (linear between
+        points), or a function `(t, mu) -> value`.
+    mu0 : `(d,)`, non-negative and of sum one.
+    grid : the grid.
+
+    Raises
+    ------
+    InputError : unknown or missing names, wrong shapes, or (outside of tracing) a `mu0` that is no distribution.
+    """
+    kind = type(game).__name__
+    game.check_parameters(params)
+    mu0 = jnp.asarray(mu0)
+    if not jnp.issubdtype(mu0.dtype, jnp.inexact):
+        mu0 = mu0.astype(float)
+    dtype = mu0.dtype
+    if mu0.shape != (game.n_states,):
+        raise InputError(f"mu0 has shape {mu0.shape}; {kind} has {game.n_states} states, so ({game.n_states},) is needed.")
+    if not isinstance(mu0, jax.core.Tracer):
+        known = np.asarray(mu0, dtype=float)
+        if not np.all(np.isfinite(known)) or np.any(known < 0) or abs(known.sum() - 1.0) > 1e-5:
+            raise InputError(f"mu0 is {known.tolist()}; shares must be non-negative and sum to one.")
+    interpolation = jnp.asarray(grid.interpolation, dtype)
+    arrays, functions = {}, {}
+    for name, given in params.items():
+        if callable(given):
+            if isinstance(given, (eqx.Module, jax.tree_util.Partial)) or _is_pure_function(given):
+                functions[name] = given
+            else:
+                functions[name] = eqx.filter_closure_convert(given, jnp.zeros((), dtype), mu0)
+            continue
+        shape = game.parameters[name].shape
+        values = jnp.asarray(given, dtype)
+        if values.shape == shape:
+            arrays[name] = jnp.broadcast_to(values[..., None], (*shape, grid.intervals + 1))
+        elif values.shape == (grid.points, *shape):
+            arrays[name] = jnp.moveaxis(jnp.tensordot(interpolation, values, axes=1), 0, -1)
+        else:
+            raise InputError(
+                f"Parameter {name!r} has shape {values.shape}; {kind} takes {shape} or, over time, {(grid.points, *shape)}."
+            )
+    game = jax.tree.map(lambda x: _as_float_array(x, dtype), game)
+    return Problem(game, arrays, functions, mu0, grid)

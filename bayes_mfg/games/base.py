@@ -1,0 +1,114 @@
+"""The interface that every finite-state mean field game shares."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from bayes_mfg.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """What a game says about one of its parameters.
+
+    Attributes
+    ----------
+    name : the key under which the parameter is passed.
+    lower, upper : open support; infinite where unbounded.
+    unit : unit in words, for tables and reports ("1/time", "cost", "share").
+    description : one line for tables and reports.
+    shape : shape of the value at one time; `()` for a scalar.
+    """
+
+    name: str
+    lower: float = -math.inf
+    upper: float = math.inf
+    unit: str = ""
+    description: str = ""
+    shape: tuple[int, ...] = ()
+
+
+class Game(eqx.Module):
+    """A finite-state mean field game in continuous time: agents minimise expected cost.
+
+    A game is a frozen pytree of constants with four pure functions of one moment. With `d` states, population `mu`
+    of shape `(d,)`, value (cost-to-go) `value` of shape `(d,)` and `params` a dict of parameter values at time `t`:
+
+    - `best_response(t, value, mu, params)` minimises
+      `running_cost(x) + sum_y rates[x, y] (value[y] - value[x])` over the control of every state `x`. It must be a closed form or
+      a smooth (entropy-regularised) one: the equilibrium is differentiated through it.
+    - `rates(t, control, mu, params)` is `(d, d)`, `rates[x, y]` the rate of leaving `x` for `y`, zero on the diagonal.
+    - `running_cost(t, control, mu, params)` is `(d,)`.
+    - `terminal_cost(t, mu, params)` is `(d,)`.
+
+    `required` lists the parameters that must be passed. `optional` lists constants of the constructor that may be passed as
+    parameters instead; functions read both with `self.constant(params, name)`.
+    """
+
+    @property
+    @abc.abstractmethod
+    def state_names(self) -> tuple[str, ...]:
+        """Names of the `d` states, in the order of all arrays."""
+
+    @property
+    @abc.abstractmethod
+    def required(self) -> tuple[Parameter, ...]:
+        """Parameters that every solve must be given."""
+
+    @property
+    def optional(self) -> tuple[Parameter, ...]:
+        """Constructor constants that may be given as parameters instead."""
+        return ()
+
+    @abc.abstractmethod
+    def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Any:
+        """Control of every state that minimises the Hamiltonian."""
+
+    @abc.abstractmethod
+    def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        """Transition rates `(d, d)` with a zero diagonal."""
+
+    @abc.abstractmethod
+    def running_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        """Running cost `(d,)` per unit of time."""
+
+    @abc.abstractmethod
+    def terminal_cost(self, t: ArrayLike, mu: Array, params: Mapping[str, Array]) -> Array:
+        """Terminal cost `(d,)`."""
+
+    @property
+    def n_states(self) -> int:
+        """Number of states `d`."""
+        return len(self.state_names)
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """All parameters that the game accepts, required ones first."""
+        return {p.name: p for p in (*self.required, *self.optional)}
+
+    def constant(self, params: Mapping[str, Array], name: str) -> Array:
+        """Value of an optional parameter: from `params` where it is given, else the constructor's."""
+        return params[name] if name in params else jnp.asarray(getattr(self, name))
+
+    def check_parameters(self, names: Any) -> None:
+        """Refuse missing and unknown parameter names.
+
+        Raises
+        ------
+        InputError : when a required name is missing or a name is not one of the game's.
+        """
+        names = set(names)
+        known = self.parameters
+        kind = type(self).__name__
+        for name in sorted(names - set(known)):
+            raise InputError(f"{kind} has no parameter {name!r}; it takes {', '.join(known)}.")
+        for p in self.required:
+            if p.name not in names:
+                raise InputError(f"{kind} needs the parameter {p.name!r}; got {', '.join(sorted(names)) or 'none'}.")
