@@ -72,7 +72,7 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
     ----------
     game : any `Game`.
     params : for every parameter a constant of the parameter's shape, an array with a leading axis of `grid.points` (linear between
-        points), or a function `(t, mu) -> value`.
+        points) or of all `grid.intervals + 1` solver nodes, or a function `(t, mu) -> value`.
     mu0 : `(d,)`, non-negative and of sum one.
     grid : the grid.
 
@@ -105,6 +105,8 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
         values = jnp.asarray(given, dtype)
         if values.shape == shape:
             arrays[name] = jnp.broadcast_to(values[..., None], (*shape, grid.intervals + 1))
+        elif values.shape == (grid.intervals + 1, *shape):
+            arrays[name] = jnp.moveaxis(values, 0, -1)
         elif values.shape == (grid.points, *shape):
             arrays[name] = jnp.moveaxis(jnp.tensordot(interpolation, values, axes=1), 0, -1)
         else:

@@ -1,0 +1,8 @@
+"""Observed populations, and readers of published data."""
+
+from .fluview import FluOnset, read_fluview
+from .population import Population
+from .school import load_school_influenza
+from .table import read_table
+
+__all__ = ["FluOnset", "Population", "load_school_influenza", "read_fluview", "read_table"]

@@ -1,0 +1,35 @@
+"""NumPyro models: observation models, initial populations, and the calibration model."""
+
+from bayes_mfg.models.calibration import Calibration, Data, Trajectories, describe
+from bayes_mfg.models.initial import INITIALS, FirstObserved, Initial, Known, Seeded, UnknownShares
+from bayes_mfg.models.observations import (
+    OBSERVATIONS,
+    BetaBinomial,
+    Binomial,
+    Dirichlet,
+    Gaussian,
+    Multinomial,
+    Observation,
+    Record,
+)
+
+__all__ = [
+    "INITIALS",
+    "OBSERVATIONS",
+    "BetaBinomial",
+    "Binomial",
+    "Calibration",
+    "Data",
+    "Dirichlet",
+    "FirstObserved",
+    "Gaussian",
+    "Initial",
+    "Known",
+    "Multinomial",
+    "Observation",
+    "Record",
+    "Seeded",
+    "Trajectories",
+    "UnknownShares",
+    "describe",
+]

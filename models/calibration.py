@@ -1,0 +1,262 @@
+"""The calibration model: priors on parameter paths, the equilibrium as forward model, an observation likelihood."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+
+from bayes_mfg.data import Population
+from bayes_mfg.equilibrium import Code, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium.schemes import get_scheme
+from bayes_mfg.errors import InputError
+from bayes_mfg.games import Game
+from bayes_mfg.models.initial import Draw, Initial, resolve_initial
+from bayes_mfg.models.observations import Observation, Record
+from bayes_mfg.paths import BoundPath, Constant, Context, Path
+
+MIN_INTERVALS = 100
+"""Solver steps that the default number of substeps reaches."""
+
+
+class Data(NamedTuple):
+    """What a calibration conditions on, as one pytree of arrays, so that compiled functions serve any data of the same shapes.
+
+    Attributes
+    ----------
+    record : see `Record`.
+    initial : known parts of the initial populations, `(R, d)`.
+    observed : observed shares without gaps, `(R, T_obs, d)`; zeros where no path looks at them.
+    """
+
+    record: Record
+    initial: Array
+    observed: Array
+
+
+class Trajectories(NamedTuple):
+    """What one draw of the unknowns implies.
+
+    Attributes
+    ----------
+    parameters : name -> path on the grid, `(T, ...)`, or `(R, T, ...)` where it differs between trajectories.
+    mu, value : `(R, T, d)`; NaN where the solve failed.
+    code, residual, iterations : of the solves, `(R,)`, `(R,)`, `(R, 3)`.
+    """
+
+    parameters: dict[str, Array]
+    mu: Array
+    value: Array
+    code: Array
+    residual: Array
+    iterations: Array
+
+
+class Calibration:
+    """A NumPyro model of observed populations as equilibria of a game with unknown parameters.
+
+    Calling the object runs the NumPyro model, so that it can be handed to NumPyro's own tools; `bayes_mfg.inference.fit` is the shorter road.
+
+    Parameters
+    ----------
+    game : the game. Its states must be those of the data, in name or at least in number.
+    population : the data.
+    paths : parameter name -> `Path`, a NumPyro distribution (a constant with that prior), or a number (known).
+    observation : the observation model.
+    initial : None (unknown shares, uniform prior), "observed", an array `(d,)` or `(R, d)`, or an `Initial`.
+    horizon : end of the game on the clock of the data, at or after the last datum; by default the last datum. The agents look ahead to it, and
+        what lies beyond the data is a forecast.
+    substeps : solver steps per grid interval; by default as many as give 100 steps in all.
+    scheme : time scheme of the solver.
+    method : solver method.
+
+    Raises
+    ------
+    InputError : when the pieces do not fit together; the sentence says which and why.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        population: Population,
+        paths: Mapping[str, Any],
+        observation: Observation,
+        *,
+        initial: Any = None,
+        horizon: float | None = None,
+        substeps: int | None = None,
+        scheme: str | Scheme = "exponential",
+        method: str = "auto",
+    ) -> None:
+        if not isinstance(game, Game):
+            raise InputError(f"game is {game!r}; a bayes_mfg.games.Game is needed.")
+        if not isinstance(observation, Observation):
+            raise InputError(f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed.")
+        if population.n_states != game.n_states:
+            raise InputError(
+                f"{type(game).__name__} has {game.n_states} states ({', '.join(game.state_names)}); "
+                f"the data have {population.n_states} ({', '.join(population.states)})."
+            )
+        game.check_parameters(paths)
+        self.game = game
+        self.population = population
+        self.observation = observation
+        self.initial: Initial = resolve_initial(initial, population)
+        self.scheme = get_scheme(scheme)
+        self.method = method
+        self.grid = _grid(population.times, horizon, substeps)
+        self.data_index = np.arange(population.n_times)
+        self.context = Context(self.grid.times, population.times, population.states)
+        self.paths: dict[str, Path] = {name: _as_path(path, name) for name, path in paths.items()}
+        self.bound: dict[str, BoundPath] = {
+            name: path.bind(game.parameters[name], self.context) for name, path in self.paths.items()
+        }
+        self.columns = observation.columns(population)
+        self.state_index = observation.index(population)
+        self.data = self._data(population)
+        self.compiled: dict[str, Any] = {}
+        """Compiled functions of this model's structure, kept by `inference`; shared by `with_population`."""
+
+    def with_population(self, population: Population) -> "Calibration":
+        """The same model for other data of the same shape, sharing everything compiled: for simulation studies.
+
+        Raises
+        ------
+        InputError : when times, states, number of trajectories or what is masked differ.
+        """
+        old = self.population
+        same = (
+            np.array_equal(old.times, population.times)
+            and old.states == population.states
+            and old.n_trajectories == population.n_trajectories
+            and self.observation.columns(population) == self.columns
+        )
+        if not same:
+            raise InputError("with_population: times, states and number of trajectories must be those of the model's own data.")
+        other = object.__new__(Calibration)
+        other.__dict__.update(self.__dict__)
+        other.population = population
+        other.data = other._data(population)
+        return other
+
+    def _data(self, population: Population) -> Data:
+        dtype = jnp.zeros(()).dtype
+        record = self.observation.record(population)
+        record = Record(*(x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in record))
+        observed = np.zeros((population.n_trajectories, population.n_times, population.n_states))
+        if any(path.needs_observed for path in self.bound.values()):
+            if not population.fully_observed:
+                raise InputError("A path takes the observed population as input, but some cells of the data are not observed.")
+            observed = population.shares
+        return Data(record, jnp.asarray(self.initial.fixed(population), dtype), jnp.asarray(observed, dtype))
+
+    def latents(self, draw: Draw, data: Data) -> dict[str, Any]:
+        """Draw all unknowns: raw parameters of every path, the observation model's own, and the initial populations `(R, d)`."""
+        raw = {
+            name: path.sample(lambda raw_name, prior, name=name: draw(f"{name}/{raw_name}", prior))
+            for name, path in self.bound.items()
+        }
+        own = {name: draw(name, prior) for name, prior in self.observation.priors.items()}
+        return {"raw": raw, "own": own, "mu0": self.initial.sample(draw, data.initial)}
+
+    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None) -> Trajectories:
+        """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
+        data = self.data if data is None else data
+        nodes = jnp.asarray(self.grid.fine_times, latents["mu0"].dtype)
+        points = jnp.asarray(self.grid.times, nodes.dtype)
+        nobody = jnp.full((self.game.n_states,), 1.0 / self.game.n_states, nodes.dtype)
+
+        def one(mu0: Array, observed: Array) -> tuple[dict[str, Array], Any]:
+            functions = {}
+            for name, path in self.bound.items():
+                seen = (jnp.asarray(self.population.times, nodes.dtype), observed) if path.needs_observed else None
+                functions[name] = path.function(latents["raw"][name], seen)
+            params = {
+                # A path of time alone is evaluated once, not inside every iteration of the fixed point.
+                name: function
+                if self.bound[name].depends_on_population
+                else jax.vmap(lambda t, function=function: function(t, nobody))(nodes)
+                for name, function in functions.items()
+            }
+            eq = solve(self.game, params, mu0, self.grid, scheme=self.scheme, method=self.method)
+            reported = {name: jax.vmap(function)(points, eq.mu) for name, function in functions.items()}
+            return reported, (eq.mu, eq.value, eq.status.code, eq.residual, eq.iterations)
+
+        reported, rest = jax.vmap(one)(latents["mu0"], data.observed)
+        parameters = {name: path if self.varies_by_trajectory(name) else path[0] for name, path in reported.items()}
+        return Trajectories(parameters, *rest)
+
+    def varies_by_trajectory(self, name: str) -> bool:
+        """Whether a parameter's path differs between trajectories (it does where it depends on a population)."""
+        return self.bound[name].depends_on_population or self.bound[name].needs_observed
+
+    def likelihood(self, latents: Mapping[str, Any], mu: Array, data: Data) -> dist.Distribution:
+        """Distribution of the record given the populations on the grid `(R, T, d)`."""
+        return self.observation.distribution(mu[:, self.data_index], data.record.totals, latents["own"], self.state_index)
+
+    def __call__(self, data: Data | None = None) -> None:
+        """The NumPyro model."""
+        data = self.data if data is None else data
+        latents = self.latents(numpyro.sample, data)
+        result = self.trajectories(latents, data)
+        # A solve that failed makes the density NaN, never a number; samplers reject the point.
+        found = jnp.all(result.code == Code.CONVERGED)
+        numpyro.factor("equilibrium", jnp.where(found, 0.0, jnp.nan))
+        seen = self.likelihood(latents, result.mu, data).mask(data.record.mask)
+        numpyro.sample(self.observation.variable, seen, obs=data.record.values)
+
+
+def _as_path(path: Any, name: str) -> Path:
+    if isinstance(path, Path):
+        return path
+    if isinstance(path, dist.Distribution | int | float | np.ndarray) and not isinstance(path, bool):
+        return Constant(prior=path)
+    raise InputError(f"paths[{name!r}] is {path!r}; a bayes_mfg.paths path, a NumPyro distribution or a number is needed.")
+
+
+def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> TimeGrid:
+    """Grid on the data's times and, at their typical step, on to the horizon."""
+    if len(times) < 2:
+        raise InputError(f"The data have {len(times)} time; at least two are needed.")
+    if horizon is not None and horizon > times[-1]:
+        step = float(np.median(np.diff(times)))
+        count = max(1, round((horizon - times[-1]) / step))
+        times = np.concatenate([times, np.linspace(times[-1], horizon, count + 1)[1:]])
+    elif horizon is not None and horizon < times[-1]:
+        raise InputError(f"horizon is {horizon:g}; the data go on until {times[-1]:g}.")
+    if substeps is None:
+        substeps = max(1, int(np.ceil(MIN_INTERVALS / (len(times) - 1))))
+    return TimeGrid.from_times(times, substeps)
+
+
+def describe(model: Calibration) -> dict[str, Any]:
+    """The model in words and numbers, JSON-able, for fits and reports."""
+    game = model.game
+    constants = {
+        field.name: float(value) if np.size(value := getattr(game, field.name)) == 1 else np.asarray(value).tolist()
+        for field in dataclasses.fields(game)
+        if isinstance(getattr(game, field.name), int | float | np.ndarray | jax.Array) and field.name not in model.paths
+    }
+    return {
+        "game": {
+            "name": type(game).__name__,
+            "states": list(game.state_names),
+            "parameters": [
+                {"name": p.name, "unit": p.unit, "description": p.description, "lower": p.lower, "upper": p.upper}
+                for p in game.parameters.values()
+                if p.name in model.paths
+            ],
+            "constants": constants,
+        },
+        "paths": {name: path.description for name, path in model.bound.items()},
+        "observation": model.observation.words,
+        "initial": model.initial.words,
+    }
+
+
+__all__ = ["Calibration", "Data", "Trajectories", "describe"]

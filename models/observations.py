@@ -1,0 +1,304 @@
+"""Observation models: how a population `mu` becomes what was recorded.
+
+Each takes the equilibrium's shares at the observed times, `(R, T, d)`, and gives a NumPyro distribution for the recorded numbers, with a mask
+for everything that was not seen. Scales and concentrations are numbers or NumPyro distributions (then they are inferred).
+"""
+
+import abc
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+
+from bayes_mfg.data import Population
+from bayes_mfg.errors import InputError
+
+FLOOR = 1e-10
+"""Shares below this are raised to it inside likelihoods: a state that the model holds empty then costs much, not infinitely much."""
+
+
+class Record(NamedTuple):
+    """What an observation model compares with: a pytree of arrays.
+
+    Attributes
+    ----------
+    values : recorded numbers, `(R, T, k)`; neutral where masked.
+    mask : what counts, of the distribution's batch shape: `(R, T, k)` or `(R, T)`.
+    totals : sizes behind counts, `(R, T)`; ones where unknown.
+    """
+
+    values: Array
+    mask: Array
+    totals: Array
+
+
+class Observation(eqx.Module):
+    """An observation model. `states` are those it looks at; `variable` is the name of the record in fits."""
+
+    @property
+    @abc.abstractmethod
+    def variable(self) -> str:
+        """"counts" or "proportions"."""
+
+    @property
+    def priors(self) -> dict[str, dist.Distribution]:
+        """Own unknowns: name -> prior."""
+        return {}
+
+    @abc.abstractmethod
+    def columns(self, population: Population) -> tuple[str, ...]:
+        """Names of the states of the record's last axis, of length `k`."""
+
+    @abc.abstractmethod
+    def record(self, population: Population) -> Record:
+        """Check that the population suits this model and bring it into arrays.
+
+        Raises
+        ------
+        InputError : when it does not; the sentence names the place.
+        """
+
+    @abc.abstractmethod
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        """Distribution of the record given shares `mu (R, T, d)`, totals `(R, T)`, own unknowns, and the observed states' numbers."""
+
+    def index(self, population: Population) -> np.ndarray:
+        """Numbers of the observed states, `(k,)`."""
+        return np.array([population.states.index(s) for s in self.columns(population) if s in population.states])
+
+    @property
+    def words(self) -> str:
+        """One line for reports."""
+        return repr(self)
+
+
+def _positive(value: Any, name: str, kind: str) -> None:
+    if isinstance(value, dist.Distribution):
+        if value.shape() != ():
+            raise InputError(f"{kind}: the prior of {name} has shape {value.shape()}; a scalar one is needed.")
+        if not isinstance(value.support, type(dist.constraints.positive)) and not _inside_positive(value.support):
+            raise InputError(f"{kind}: the prior of {name} has support {value.support}; {name} must be positive.")
+        return
+    if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0):
+        raise InputError(f"{kind}: {name} is {value!r}; a positive number or a NumPyro distribution is needed.")
+
+
+def _inside_positive(support: Any) -> bool:
+    lower = getattr(support, "lower_bound", None)
+    return support is dist.constraints.positive or support is dist.constraints.unit_interval or (lower is not None and float(lower) >= 0)
+
+
+def _amount(value: Any, name: str, own: Mapping[str, Array]) -> Any:
+    return own[name] if isinstance(value, dist.Distribution) else value
+
+
+def _observed_states(population: Population, states: tuple[str, ...] | None, kind: str) -> tuple[str, ...]:
+    if states is None:
+        seen = population.mask.any(axis=(0, 1))
+        return tuple(s for s, any_seen in zip(population.states, seen, strict=True) if any_seen)
+    for s in states:
+        if s not in population.states:
+            raise InputError(f"{kind}: the data have no state {s!r}; they have {', '.join(population.states)}.")
+        if not population.mask[..., population.states.index(s)].any():
+            raise InputError(f"{kind}: state {s!r} is never observed in the data.")
+    return states
+
+
+def _as_tuple(states: Any) -> tuple[str, ...] | None:
+    if states is None:
+        return None
+    if isinstance(states, str):
+        raise InputError(f"states is {states!r}; a list of names is needed, such as [{states!r}].")
+    names = tuple(states)
+    if not names or len(set(names)) != len(names):
+        raise InputError(f"states is {list(names)}; at least one name is needed and none twice.")
+    return names
+
+
+class _Shares(Observation):
+    """Models of proportions."""
+
+    @property
+    def variable(self) -> str:
+        return "proportions"
+
+    def columns(self, population: Population) -> tuple[str, ...]:
+        return population.states
+
+
+class Gaussian(_Shares):
+    """Every recorded share is normal around the population's share.
+
+    With a fixed `scale` and flat priors the MAP is the least-squares fit of arXiv 2606.23155. Counts with totals are taken as shares.
+
+    Parameters
+    ----------
+    scale : standard deviation of one share: a number, or a NumPyro prior on the positive numbers.
+    """
+
+    scale: Any = 0.01
+
+    def __check_init__(self) -> None:
+        _positive(self.scale, "scale", "Gaussian")
+
+    @property
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"scale": self.scale} if isinstance(self.scale, dist.Distribution) else {}
+
+    def record(self, population: Population) -> Record:
+        shares = np.nan_to_num(population.shares)
+        return Record(jnp.asarray(shares), jnp.asarray(population.mask), jnp.ones(shares.shape[:2]))
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        return dist.Normal(mu[..., index], _amount(self.scale, "scale", own))
+
+
+class Dirichlet(_Shares):
+    """Every recorded distribution is Dirichlet around the population, with concentration `1 / noise`: `Dirichlet(mu / noise)`.
+
+    The variance of a share is `mu (1 - mu) noise / (1 + noise)`, as in the simulated data of arXiv 2606.23155. A time counts where all states
+    are observed.
+
+    Parameters
+    ----------
+    noise : a number, or a NumPyro prior on the positive numbers.
+    """
+
+    noise: Any = eqx.field(default_factory=lambda: dist.LogNormal(np.log(1e-3), 2.0))
+
+    def __check_init__(self) -> None:
+        _positive(self.noise, "noise", "Dirichlet")
+
+    @property
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"noise": self.noise} if isinstance(self.noise, dist.Distribution) else {}
+
+    def record(self, population: Population) -> Record:
+        rows = population.mask.all(axis=-1)
+        if not rows.any():
+            raise InputError("Dirichlet: no time has all states observed; use Gaussian, or Binomial for counts of some states.")
+        shares = population.shares
+        zeros = np.argwhere((shares <= 0) & rows[..., None])
+        if zeros.size:
+            r, t, x = zeros[0]
+            raise InputError(
+                f"Dirichlet: trajectory {population.trajectories[r]!r}, time {population.times[t]:g}, state {population.states[x]!r} has a "
+                "share of 0, which a Dirichlet density cannot produce; use Gaussian, or Multinomial for counts."
+            )
+        shares = np.where(rows[..., None], shares, 1.0 / shares.shape[-1])
+        return Record(jnp.asarray(shares), jnp.asarray(rows), jnp.ones(rows.shape))
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        return dist.Dirichlet(jnp.maximum(mu, FLOOR) / _amount(self.noise, "noise", own))
+
+
+class _Counts(Observation):
+    """Models of counts, of all states or of some."""
+
+    states: tuple[str, ...] | None = eqx.field(default=None, static=True, converter=_as_tuple, kw_only=True)
+
+    @property
+    def variable(self) -> str:
+        return "counts"
+
+    def columns(self, population: Population) -> tuple[str, ...]:
+        return _observed_states(population, self.states, type(self).__name__)
+
+    def _counts(self, population: Population) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Counts `(R, T, k)`, mask `(R, T, k)` and totals `(R, T)` of the observed states."""
+        kind = type(self).__name__
+        if population.counts is None or population.totals is None:
+            raise InputError(f"{kind}: the data are proportions; counts with totals are needed (or use Gaussian or Dirichlet).")
+        index = self.index(population)
+        mask = population.mask[..., index]
+        return np.where(mask, population.counts[..., index], 0), mask, np.maximum(population.totals, 0)
+
+
+class Multinomial(_Counts):
+    """Counts are multinomial over the states; with `states`, over these and the rest.
+
+    A time counts where all of the states looked at are observed.
+
+    Parameters
+    ----------
+    states : names of the states that are looked at; by default all that are observed.
+    """
+
+    def columns(self, population: Population) -> tuple[str, ...]:
+        named = super().columns(population)
+        return named if len(named) == population.n_states else (*named, "other")
+
+    def record(self, population: Population) -> Record:
+        counts, mask, totals = self._counts(population)
+        rows = mask.all(axis=-1)
+        if not rows.any():
+            raise InputError("Multinomial: no time has all of its states observed; use Binomial.")
+        if len(self.columns(population)) > counts.shape[-1]:
+            counts = np.concatenate([counts, (totals - counts.sum(axis=-1))[..., None]], axis=-1)
+        counts = np.where(rows[..., None], counts, 0)
+        return Record(jnp.asarray(counts), jnp.asarray(rows), jnp.asarray(np.where(rows, totals, 0)))
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        probs = mu[..., index]
+        if len(index) < mu.shape[-1]:
+            probs = jnp.concatenate([probs, 1.0 - probs.sum(axis=-1, keepdims=True)], axis=-1)
+        probs = jnp.maximum(probs, FLOOR)
+        probs = probs / probs.sum(axis=-1, keepdims=True)
+        return dist.MultinomialProbs(probs, totals.astype(int))
+
+
+class Binomial(_Counts):
+    """The count of every state looked at is binomial in its share, states independent given the population.
+
+    Parameters
+    ----------
+    states : names of the states that are looked at; by default all that are observed.
+    """
+
+    def record(self, population: Population) -> Record:
+        counts, mask, totals = self._counts(population)
+        return Record(jnp.asarray(counts), jnp.asarray(mask), jnp.asarray(totals))
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        probs = jnp.clip(mu[..., index], FLOOR, 1.0 - FLOOR)
+        return dist.BinomialProbs(probs, totals.astype(int)[..., None])
+
+
+class BetaBinomial(_Counts):
+    """Like Binomial, with overdispersion: the share itself is Beta around the population's, of given concentration.
+
+    The variance is the binomial's times `1 + (n - 1) / (concentration + 1)`. It absorbs what independent agents cannot explain: the same people
+    seen repeatedly, uneven reporting.
+
+    Parameters
+    ----------
+    concentration : a number, or a NumPyro prior on the positive numbers; by default LogNormal(4, 1.5), the central 90 % from 5 to 640.
+    states : names of the states that are looked at; by default all that are observed.
+    """
+
+    concentration: Any = eqx.field(default_factory=lambda: dist.LogNormal(4.0, 1.5))
+
+    def __check_init__(self) -> None:
+        _positive(self.concentration, "concentration", "BetaBinomial")
+
+    @property
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"concentration": self.concentration} if isinstance(self.concentration, dist.Distribution) else {}
+
+    def record(self, population: Population) -> Record:
+        counts, mask, totals = self._counts(population)
+        return Record(jnp.asarray(counts), jnp.asarray(mask), jnp.asarray(totals))
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        probs = jnp.clip(mu[..., index], FLOOR, 1.0 - FLOOR)
+        concentration = _amount(self.concentration, "concentration", own)
+        return dist.BetaBinomial(concentration * probs, concentration * (1.0 - probs), totals.astype(int)[..., None])
+
+
+OBSERVATIONS: dict[str, type[Observation]] = {
+    kind.__name__: kind for kind in (Gaussian, Dirichlet, Multinomial, Binomial, BetaBinomial)
+}
