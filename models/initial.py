@@ -12,6 +12,7 @@ from jax import Array
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
+from bayes_mfg.models.observations import in_words
 
 type Draw = Callable[[str, dist.Distribution], Array]
 
@@ -35,7 +36,7 @@ class Initial(eqx.Module):
     @property
     def words(self) -> str:
         """One line for reports."""
-        return repr(self)
+        return in_words(self)
 
 
 class Known(Initial):

@@ -5,6 +5,7 @@ for everything that was not seen. Scales and concentrations are numbers or NumPy
 """
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jax import Array
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
+from bayes_mfg.paths.base import describe
 
 FLOOR = 1e-10
 """Shares below this are raised to it inside likelihoods: a state that the model holds empty then costs much, not infinitely much."""
@@ -73,7 +75,13 @@ class Observation(eqx.Module):
     @property
     def words(self) -> str:
         """One line for reports."""
-        return repr(self)
+        return in_words(self)
+
+
+def in_words(module: eqx.Module) -> str:
+    """`Kind(field=value, ...)` with distributions written out."""
+    fields = ", ".join(f"{f.name}={describe(getattr(module, f.name))}" for f in dataclasses.fields(module))
+    return f"{type(module).__name__}({fields})"
 
 
 def _positive(value: Any, name: str, kind: str) -> None:

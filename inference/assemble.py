@@ -1,0 +1,265 @@
+"""From draws in unconstrained coordinates to the DataTree of a fit."""
+
+import datetime
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import Array
+
+from bayes_mfg.equilibrium import Code
+from bayes_mfg.inference.coordinates import compiled, coordinates
+from bayes_mfg.inference.errors import FitError
+from bayes_mfg.models import Calibration, Data, describe
+
+CHUNK = 100
+"""Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
+
+PACKAGES = ("bayes-mfg", "jax", "numpyro", "arviz", "numpy", "xarray")
+
+
+def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Parameters, populations, replicates and log likelihood of draws `(n, size)`, each with the leading axis `n`.
+
+    Draws whose equilibria are not all found have NaN populations and a non-zero `solver/code`.
+    """
+    space = coordinates(model)
+
+    def one(x: Array, key: Array, data: Data) -> dict[str, Array]:
+        latents = space.latents(space.constrain(x), data)
+        result = model.trajectories(latents, data)
+        mu = jnp.where(jnp.isnan(result.mu), 1.0 / result.mu.shape[-1], result.mu)
+        likelihood = model.likelihood(latents, mu, data)
+        return {
+            **{f"parameter/{name}": path for name, path in result.parameters.items()},
+            **{f"own/{name}": value for name, value in latents["own"].items()},
+            "mu": result.mu,
+            "value": result.value,
+            "replicate": likelihood.sample(key),
+            "log_likelihood": likelihood.mask(model.data.record.mask).log_prob(data.record.values),
+            "solver/code": result.code,
+            "solver/residual": result.residual,
+            "solver/iterations": result.iterations,
+        }
+
+    many = compiled(model, "derived", lambda: jax.jit(jax.vmap(one, in_axes=(0, 0, None))))
+    keys = jax.random.split(jax.random.key(seed), len(flat))
+    parts = []
+    for first in range(0, len(flat), CHUNK):
+        chunk = slice(first, first + CHUNK)
+        x, k = jnp.asarray(flat[chunk]), keys[chunk]
+        short = CHUNK - len(x) if len(flat) > CHUNK else 0
+        if short:
+            # The last chunk is filled up, so that one compiled function serves all.
+            x, k = jnp.concatenate([x, jnp.repeat(x[-1:], short, 0)]), jnp.concatenate([k, k[:short]])
+        part = many(x, k, model.data)
+        parts.append({name: np.asarray(value)[: len(flat[chunk])] for name, value in part.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def prior_draws(model: Calibration, count: int, seed: int) -> tuple[dict[str, np.ndarray], int]:
+    """What `count` prior draws imply, and how many were left out because an equilibrium was not found."""
+    space = coordinates(model)
+    draw = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
+    flat = np.asarray(draw(jax.random.split(jax.random.key(seed), count)))
+    result = derived(model, flat, seed)
+    good = (result["solver/code"] == Code.CONVERGED).all(axis=-1)
+    if not good.any():
+        raise FitError("No prior draw has an equilibrium that the solver finds; the priors are too wide or too far off.")
+    return {name: value[good] for name, value in result.items()}, int((~good).sum())
+
+
+def assemble(
+    model: Calibration,
+    flat: np.ndarray,
+    *,
+    method: str,
+    seed: int,
+    wall_time: float,
+    settings: Mapping[str, Any],
+    stats: Mapping[str, np.ndarray] | None = None,
+    warnings: list[str] | None = None,
+    prior_samples: int = 500,
+    title: str = "",
+    config: str = "",
+) -> xr.DataTree:
+    """The DataTree of a fit from draws `(chain, draw, size)`.
+
+    Raises
+    ------
+    FitError : when a draw has no equilibrium (the sampler would not have kept it), or no prior draw has one.
+    """
+    chains, draws, size = flat.shape
+    posterior = derived(model, flat.reshape(-1, size), seed)
+    if (posterior["solver/code"] != Code.CONVERGED).any():
+        raise FitError("Some posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing.")
+    prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
+    told = list(warnings or [])
+    if lost:
+        told.append(f"{lost} of {prior_samples} prior draws have no equilibrium that the solver finds; the prior's bands leave them out.")
+    population = model.population
+    shape = (chains, draws)
+    groups: dict[str, xr.Dataset] = {
+        "posterior": _dataset(model, posterior, shape),
+        "posterior_predictive": _replicates(model, posterior["replicate"], shape),
+        "log_likelihood": _log_likelihood(model, posterior["log_likelihood"], shape),
+        "solver": _solver(model, posterior, shape),
+        "unconstrained_posterior": xr.Dataset(
+            {"latent": (("chain", "draw", "coordinate"), flat)},
+            coords={"chain": np.arange(chains), "draw": np.arange(draws), "coordinate": coordinates(model).names},
+        ),
+        "observed_data": _observed(model),
+        "constant_data": _constant(model),
+    }
+    if stats:
+        groups["sample_stats"] = xr.Dataset(
+            {name: (("chain", "draw"), value) for name, value in stats.items()},
+            coords={"chain": np.arange(chains), "draw": np.arange(draws)},
+        )
+    if prior:
+        one = (1, len(prior["mu"]))
+        groups["prior"] = _dataset(model, prior, one)
+        groups["prior_predictive"] = _replicates(model, prior["replicate"], one)
+    tree = xr.DataTree.from_dict(groups)
+    words = describe(model)
+    tree.attrs = {
+        "title": title or f"{words['game']['name']} game fitted to {', '.join(population.trajectories[:3])}",
+        "method": method,
+        "seed": seed,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "wall_time_seconds": wall_time,
+        "bayes_mfg_version": importlib.metadata.version("bayes-mfg"),
+        "versions": json.dumps({name: importlib.metadata.version(name) for name in PACKAGES}),
+        "game": json.dumps(_finite(words["game"])),
+        "paths": json.dumps(words["paths"]),
+        "observation": words["observation"],
+        "initial": words["initial"],
+        "config": config,
+        "data": json.dumps(
+            {
+                "n_trajectories": population.n_trajectories,
+                "n_times": population.n_times,
+                "n_states": population.n_states,
+                "time_unit": population.time_unit,
+                "provenance": population.provenance,
+            }
+        ),
+        "inference": json.dumps(dict(settings)),
+        "warnings": json.dumps(told),
+    }
+    return tree
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinities: they become None."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[int, int]) -> xr.Dataset:
+    population = model.population
+    variables: dict[str, Any] = {}
+    for name, value in result.items():
+        kind, _, bare = name.partition("/")
+        if kind == "parameter":
+            dims = ["trajectory", "time"] if model.varies_by_trajectory(bare) else ["time"]
+            extra = [f"{bare}_dim_{k}" for k in range(value.ndim - 1 - len(dims))]
+            attrs = {"constant": int(model.bound[bare].is_constant), "unit": model.game.parameters[bare].unit}
+            variables[bare] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
+        elif kind == "own":
+            variables[bare] = (["chain", "draw"], value.reshape(shape))
+        elif kind in ("mu", "value"):
+            variables[kind] = (["chain", "draw", "trajectory", "time", "state"], value.reshape(*shape, *value.shape[1:]))
+    coords = {
+        "chain": np.arange(shape[0]),
+        "draw": np.arange(shape[1]),
+        "trajectory": list(population.trajectories),
+        "time": model.grid.times,
+        "state": list(population.states),
+    }
+    return xr.Dataset(variables, coords=coords)
+
+
+def _record_coords(model: Calibration) -> dict[str, Any]:
+    population = model.population
+    return {"trajectory": list(population.trajectories), "time": population.times, "state": list(model.columns)}
+
+
+def _replicates(model: Calibration, replicate: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
+    dims = ["chain", "draw", "trajectory", "time", "state"]
+    coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **_record_coords(model)}
+    return xr.Dataset({model.observation.variable: (dims, replicate.reshape(*shape, *replicate.shape[1:]))}, coords=coords)
+
+
+def _log_likelihood(model: Calibration, values: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
+    dims = ["chain", "draw", "trajectory", "time", "state"][: values.ndim + 1]
+    coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **_record_coords(model)}
+    coords = {name: value for name, value in coords.items() if name in dims}
+    return xr.Dataset({model.observation.variable: (dims, values.reshape(*shape, *values.shape[1:]))}, coords=coords)
+
+
+def _observed(model: Calibration) -> xr.Dataset:
+    record = model.data.record
+    mask = np.asarray(record.mask)
+    mask = mask if mask.ndim == 3 else mask[..., None]
+    values = np.where(mask, np.asarray(record.values, dtype=float), np.nan)
+    return xr.Dataset({model.observation.variable: (["trajectory", "time", "state"], values)}, coords=_record_coords(model))
+
+
+def _constant(model: Calibration) -> xr.Dataset:
+    coords = {name: value for name, value in _record_coords(model).items() if name != "state"}
+    return xr.Dataset({"totals": (["trajectory", "time"], np.asarray(model.data.record.totals))}, coords=coords)
+
+
+def _solver(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[int, int]) -> xr.Dataset:
+    dims = ["chain", "draw", "trajectory"]
+    iterations = result["solver/iterations"].sum(axis=-1)
+    variables = {
+        "status": (dims, result["solver/code"].reshape(*shape, -1)),
+        "residual": (dims, result["solver/residual"].reshape(*shape, -1)),
+        "iterations": (dims, iterations.reshape(*shape, -1)),
+    }
+    coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), "trajectory": list(model.population.trajectories)}
+    attrs = {
+        "method": model.method,
+        "scheme": type(model.scheme).__name__,
+        "tolerance": 1e-11 if jnp.zeros(()).dtype == jnp.float64 else 1e-5,
+        "substeps": model.grid.substeps,
+        "intervals": model.grid.intervals,
+    }
+    return xr.Dataset(variables, coords=coords, attrs=attrs)
+
+
+def convergence_warnings(tree: xr.DataTree, parameters: tuple[str, ...]) -> list[str]:
+    """Sentences on what a reader must know before believing the draws."""
+    told = []
+    posterior = tree["posterior"].to_dataset()
+    worst, least = 1.0, np.inf
+    for name in (*parameters, "mu"):
+        cells = posterior[name].values.reshape(*posterior[name].shape[:2], -1)
+        # Cells that never move (a known parameter, a recovered share of zero at the start) have no R-hat.
+        moving = xr.Dataset({"x": (("chain", "draw", "cell"), cells[..., np.ptp(cells, axis=(0, 1)) > 1e-12])})
+        if moving.sizes["cell"]:
+            worst = max(worst, float(az.rhat(moving)["x"].max()))
+            least = min(least, *(float(az.ess(moving, method=kind)["x"].min()) for kind in ("bulk", "tail")))
+    if worst > 1.01:
+        told.append(f"The chains disagree: the largest R-hat is {worst:.3f}; at most 1.01 is wanted.")
+    if least < 400:
+        told.append(f"The smallest effective sample size is {least:.0f}; at least 400 is wanted.")
+    stats = tree["sample_stats"].to_dataset()
+    diverging = int(stats["diverging"].sum())
+    if diverging:
+        told.append(f"{diverging} of {stats['diverging'].size} transitions diverged.")
+    failed = int(stats["failed_solve"].sum())
+    if failed:
+        told.append(f"{failed} of {stats['failed_solve'].size} transitions met parameters whose equilibrium was not found.")
+    return told

@@ -1,0 +1,142 @@
+"""`fit`: one call from a model to a `Fit`."""
+
+import json
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayes_mfg.errors import InputError
+from bayes_mfg.inference import nuts, point, svi
+from bayes_mfg.inference.assemble import assemble, convergence_warnings
+from bayes_mfg.inference.result import Fit
+from bayes_mfg.models import Calibration
+
+METHODS = ("nuts", "svi", "point")
+
+
+def fit(
+    model: Calibration,
+    method: str = "nuts",
+    *,
+    seed: int = 0,
+    progress: bool | None = None,
+    prior_samples: int = 500,
+    title: str = "",
+    config: str = "",
+    **options: Any,
+) -> Fit:
+    """Fit a calibration model.
+
+    Parameters
+    ----------
+    model : the model.
+    method : "nuts" (full posterior by sampling), "svi" (variational), or "point" (posterior mode, or the paper's least squares).
+    seed : of everything random; the same seed, versions and machine give the same fit.
+    progress : show progress; by default on a terminal only.
+    prior_samples : draws of the prior kept beside the posterior; 0 for none.
+    title, config : kept with the fit, for reports.
+    **options : of the method.
+
+        - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10, starts=3`.
+        - svi: `guide="full"` ("mean-field", "low-rank", "full"), `num_steps=3000, learning_rate=0.01, num_particles=8, num_samples=1000, starts=3`.
+        - point: `objective="map"` with `starts=3, max_steps=500`, or `objective="paper"` with
+          `epochs=500, learning_rate=1e-3, batch=10, window=0.2`.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    InputError : for an unknown method or option.
+    FitError : when no point can be found at which the equilibria exist.
+    """
+    if method not in METHODS:
+        raise InputError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
+    if not isinstance(model, Calibration):
+        raise InputError(f"model is {type(model).__name__}; a bayes_mfg.models.Calibration is needed.")
+    begin = time.perf_counter()
+    run = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
+    try:
+        flat, stats, settings, warnings = run(model, seed=seed, progress=progress, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            raise InputError(f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options.") from error
+        raise
+    if jnp.zeros(()).dtype != jnp.float64:
+        warnings.append("Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors.")
+    settings = {**settings, "backend": jax.default_backend()}
+    tree = assemble(
+        model,
+        flat,
+        method=method,
+        seed=seed,
+        wall_time=time.perf_counter() - begin,
+        settings=settings,
+        stats=stats,
+        warnings=warnings,
+        prior_samples=prior_samples,
+        title=title,
+        config=config,
+    )
+    result = Fit(tree, model)
+    if method == "nuts":
+        told = [*result.warnings, *convergence_warnings(tree, result.parameters)]
+        tree.attrs["warnings"] = json.dumps(told)
+    return result
+
+
+def _nuts(model: Calibration, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
+    mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
+    draws = nuts.sample(model, mode, seed=seed, progress=progress, **options)
+    settings = {
+        "num_chains": draws.flat.shape[0],
+        "num_samples": draws.flat.shape[1],
+        **options,
+        "chain_method": draws.chain_method,
+        "warmup_leapfrog_steps": draws.warmup_steps,
+        "mode_evaluations": mode.evaluations,
+        "mode_failed_solves": mode.failed_solves,
+        "mode_potential": mode.potential,
+    }
+    return draws.flat, draws.stats, settings, _starts_disagree(mode)
+
+
+def _svi(model: Calibration, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
+    mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
+    approximation = svi.approximate(model, mode, seed=seed, progress=progress, **options)
+    settings = {**options, **approximation.settings}
+    return approximation.flat[None], approximation.stats, settings, [*_starts_disagree(mode), *approximation.warnings]
+
+
+def _point(model: Calibration, *, seed: int, progress: bool | None, objective: str = "map", **options: Any) -> tuple:
+    if objective == "map":
+        mode = point.find_mode(model, seed=seed, progress=progress, **options)
+        settings = {
+            "objective": objective,
+            "potential": mode.potential,
+            "gradient_norm": mode.gradient_norm,
+            "evaluations": mode.evaluations,
+            "failed_solves": mode.failed_solves,
+        }
+        return mode.location[None, None], None, settings, _starts_disagree(mode)
+    if objective == "paper":
+        found = point.fit_paper(model, seed=seed, progress=progress, **options)
+        settings = {"objective": objective, "loss": found.loss, "epochs": len(found.losses), "skipped_updates": found.skipped, **options}
+        return found.location[None, None], None, settings, []
+    raise InputError(f'Unknown objective {objective!r}; choose "map" or "paper".')
+
+
+def _starts_disagree(mode: point.Mode) -> list[str]:
+    """A sentence when the starts of the mode search ended in different places."""
+    spread = np.ptp(mode.starts)
+    if len(mode.starts) > 1 and spread > 2.0:
+        ends = ", ".join(f"{-end:.1f}" for end in mode.starts)
+        return [
+            f"The mode search ended at different log densities from different starts ({ends}); "
+            "there may be several modes, and the fit is about the highest."
+        ]
+    return []

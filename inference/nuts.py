@@ -1,0 +1,237 @@
+"""NUTS from the mode, in coordinates whitened by the curvature there; NumPyro's sampler does the sampling."""
+
+import concurrent.futures
+import dataclasses
+import logging
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.experimental import io_callback
+from numpyro.infer.hmc import hmc
+
+from bayes_mfg.inference.coordinates import compiled, coordinates
+from bayes_mfg.inference.errors import FitError
+from bayes_mfg.inference.point import Mode
+from bayes_mfg.inference.progress import bar
+from bayes_mfg.models import Calibration
+
+log = logging.getLogger(__name__)
+
+CHUNK = 50
+"""Draws per compiled call: between two of them progress is shown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What NUTS returns.
+
+    Attributes
+    ----------
+    flat : unconstrained draws, `(chain, draw, size)`.
+    stats : per draw: diverging, energy, n_steps, acceptance_rate, lp, step_size, failed_solve; each `(chain, draw)`.
+    chain_method : how the chains were run, in words.
+    warmup_steps : leapfrog steps spent in warm-up, over all chains.
+    """
+
+    flat: np.ndarray
+    stats: dict[str, np.ndarray]
+    chain_method: str
+    warmup_steps: int
+
+
+def sample(
+    model: Calibration,
+    mode: Mode,
+    *,
+    num_chains: int = 4,
+    num_warmup: int = 300,
+    num_samples: int = 500,
+    seed: int = 0,
+    target_accept_prob: float = 0.8,
+    max_tree_depth: int = 10,
+    progress: bool | None = None,
+) -> Draws:
+    """Draw from the posterior with NumPyro's NUTS.
+
+    The sampler works on `x` with `latents = mode + factor @ x`, so that the posterior is close to a standard normal where the data speak; step size
+    and a diagonal mass matrix are adapted in warm-up. Chains start at Laplace draws around the mode. They are split over threads, one per core,
+    and vectorised inside each.
+
+    A point at which an equilibrium is not found has a NaN density: the trajectory ends there, the draw is counted as a failed solve and not as a
+    divergence. To tell the two apart, transitions that ended at a bad point are run again with a recording potential.
+
+    Raises
+    ------
+    FitError : when no starting point with a finite density is found for a chain.
+    """
+    groups = min(num_chains, os.cpu_count() or 1)
+    while num_chains % groups:
+        groups -= 1
+    width = num_chains // groups
+    sampler = compiled(
+        model,
+        f"nuts/{width}/{num_warmup}/{target_accept_prob}/{max_tree_depth}",
+        lambda: _Sampler(model, width, num_warmup, target_accept_prob, max_tree_depth),
+    )
+    args = (model.data, jnp.asarray(mode.location), jnp.asarray(mode.factor))
+    keys = jax.random.split(jax.random.key(seed), num_chains)
+    starts = jnp.stack([_start(model, mode, key) for key in keys])
+    states = [sampler.start(starts[g * width : (g + 1) * width], keys[g * width : (g + 1) * width], args) for g in range(groups)]
+
+    with (
+        bar((num_warmup + num_samples) * groups, "nuts", progress) as shown,
+        concurrent.futures.ThreadPoolExecutor(groups) as pool,
+    ):
+
+        def run(state: Any) -> tuple[dict[str, np.ndarray], int, Any]:
+            def stretch(state: Any, count: int) -> tuple[Any, list[dict[str, np.ndarray]]]:
+                parts = []
+                for done in range(0, count, CHUNK):
+                    length = min(CHUNK, count - done)
+                    state, kept = sampler.run(state, length, args)
+                    parts.append({name: np.asarray(x)[:, :length] for name, x in kept.items()})
+                    shown.update(length)
+                return state, parts
+
+            state, warmup = stretch(state, num_warmup)
+            begin = {"x": np.asarray(state.z)[:, None], "key": np.asarray(jax.random.key_data(state.rng_key))[:, None]}
+            _, parts = stretch(state, num_samples)
+            kept = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
+            for name in begin:
+                kept[f"before/{name}"] = np.concatenate([begin[name], kept[name][:, :-1]], axis=1)
+            return kept, int(sum(part["n_steps"].sum() for part in warmup)), state.adapt_state
+
+        results = list(pool.map(run, states))
+    kept = {name: np.concatenate([result[0][name] for result in results]) for name in results[0][0]}
+    adapted = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(result[2] for result in results))
+    failed = _failed_solves(model, kept, adapted, args, max_tree_depth)
+    x = kept["x"]
+    flat = mode.location + np.einsum("ij,cdj->cdi", mode.factor, x)
+    stats = {
+        "diverging": kept["diverging"] & ~failed,
+        "failed_solve": failed,
+        **{name: kept[name] for name in ("energy", "n_steps", "acceptance_rate", "lp", "step_size")},
+    }
+    method = f"{groups} thread{'s' if groups > 1 else ''}, {width} chain{'s' if width > 1 else ''} vectorised in each"
+    return Draws(flat, stats, method, sum(result[1] for result in results))
+
+
+class _Sampler:
+    """NumPyro's NUTS kernel for one model structure and one number of chains side by side."""
+
+    def __init__(self, model: Calibration, width: int, num_warmup: int, target_accept_prob: float, max_tree_depth: int) -> None:
+        space = coordinates(model)
+
+        def potential(data: Any, location: Array, factor: Array) -> Any:
+            return lambda x: space.potential(location + factor @ x, data)
+
+        self._init, self._kernel = hmc(potential_fn_gen=potential, algo="NUTS")
+        self._settings = {
+            "num_warmup": num_warmup,
+            "step_size": 0.5,
+            "target_accept_prob": target_accept_prob,
+            "max_tree_depth": max_tree_depth,
+        }
+        self._start = jax.jit(
+            jax.vmap(
+                lambda x, key, args: self._init(x, rng_key=key, model_args=args, **self._settings), in_axes=(0, 0, None)
+            )
+        )
+        self.run = jax.jit(self._run)
+
+    def start(self, x: Array, keys: Array, args: tuple) -> Any:
+        """State of the chains at `x (width, size)`."""
+        return self._start(x, keys, args)
+
+    def _run(self, states: Any, length: int, args: tuple) -> tuple[Any, dict[str, Array]]:
+        """Advance by `length <= CHUNK` draws; what is kept of them has a draw axis of `CHUNK`."""
+
+        def keep(state: Any) -> dict[str, Array]:
+            return {
+                "x": state.z,
+                "key": jax.random.key_data(state.rng_key),
+                "diverging": state.diverging,
+                "energy": state.energy,
+                "n_steps": state.num_steps,
+                "acceptance_rate": state.accept_prob,
+                "lp": -state.potential_energy,
+                "step_size": state.adapt_state.step_size,
+            }
+
+        def one(state: Any) -> tuple[Any, dict[str, Array]]:
+            empty = jax.tree.map(lambda x: jnp.zeros((CHUNK, *jnp.shape(x)), jnp.result_type(x)), keep(state))
+
+            def step(i: Array, carry: tuple) -> tuple:
+                state, kept = carry
+                state = self._kernel(state, model_args=args)
+                return state, jax.tree.map(lambda all_, x: all_.at[i].set(x), kept, keep(state))
+
+            return lax.fori_loop(0, length, step, (state, empty))
+
+        return jax.vmap(one)(states)
+
+
+def _start(model: Calibration, mode: Mode, key: Array) -> Array:
+    """A Laplace draw around the mode, pulled towards it until its density is finite."""
+    space = coordinates(model)
+    potential = compiled(model, "potential", lambda: jax.jit(space.potential))
+    x = jax.random.normal(jax.random.fold_in(key, 1), (space.size,))
+    for _ in range(12):
+        if np.isfinite(float(potential(jnp.asarray(mode.location + mode.factor @ np.asarray(x)), model.data))):
+            return x
+        x = 0.5 * x
+    raise FitError("No starting point with a finite density was found near the mode; the mode lies at the edge of what can be solved.")
+
+
+def _failed_solves(
+    model: Calibration, kept: dict[str, np.ndarray], adapted: Any, args: tuple, max_tree_depth: int
+) -> np.ndarray:
+    """Which transitions ended because an equilibrium was not found, `(chain, draw)` boolean.
+
+    NUTS stops a trajectory at its first bad point and calls it a divergence whatever the reason. A transition is a deterministic function of the
+    state before it and its key, so the few that ended so are run again with a potential that tells the host when it is not a number.
+    """
+    failed = np.zeros(kept["diverging"].shape, bool)
+    places = np.argwhere(kept["diverging"])
+    if not len(places):
+        return failed
+    space = coordinates(model)
+    seen: list[bool] = []
+
+    def potential(data: Any, location: Array, factor: Array) -> Any:
+        def recorded(x: Array) -> Array:
+            value = space.potential(location + factor @ x, data)
+            io_callback(lambda bad: seen.append(bool(bad)), None, jnp.isnan(lax.stop_gradient(value)), ordered=False)
+            return value
+
+        return recorded
+
+    init, kernel = hmc(potential_fn_gen=potential, algo="NUTS")
+    first = tuple(places[0])
+    begin = init(
+        jnp.asarray(kept["before/x"][first]),
+        num_warmup=0,
+        step_size=1.0,
+        adapt_step_size=False,
+        adapt_mass_matrix=False,
+        max_tree_depth=max_tree_depth,
+        model_args=args,
+        rng_key=jax.random.key(0),
+    )
+    value_and_grad = jax.jit(jax.value_and_grad(potential(*args)))
+    again = jax.jit(lambda state: kernel(state, model_args=args))
+    for place in map(tuple, places):
+        x = jnp.asarray(kept["before/x"][place])
+        value, gradient = value_and_grad(x)
+        adapt = jax.tree.map(lambda x, chain=place[0]: x[chain], adapted)
+        key = jax.random.wrap_key_data(jnp.asarray(kept["before/key"][place]))
+        state = begin._replace(z=x, z_grad=gradient, potential_energy=value, adapt_state=adapt, rng_key=key)
+        seen.clear()
+        jax.block_until_ready(again(state).z)
+        jax.effects_barrier()
+        failed[place] = any(seen)
+    return failed

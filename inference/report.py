@@ -1,0 +1,86 @@
+"""The report of a fit: one self-contained HTML page, made from the fit's tree alone."""
+
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import xarray as xr
+
+from . import report_charts, report_tables
+from .report_page import document
+from .report_stats import convergence, group
+
+
+def render(tree: xr.DataTree) -> str:
+    """HTML page that describes a fit.
+
+    The page needs no network and no script: style and figures stand in it. It is readable in light and dark, on a phone and on
+    paper. Text from the tree is escaped. Where a group or an attribute is missing, the page says so and shows the rest.
+
+    Parameters
+    ----------
+    tree : a fit's tree (`Fit.tree`, or the same read back from a file).
+
+    Returns
+    -------
+    the page.
+    """
+    rows = convergence(group(tree, "posterior"), report_tables.sampled(tree))
+    title = str(tree.attrs.get("title") or "Bayesian calibration of a mean field game")
+    byline = ["bayes-mfg report"]
+    byline += [f"{word} {tree.attrs[k]}" for k, word in (("method", "method"), ("seed", "seed")) if k in tree.attrs]
+    byline += [f"created {_moment(tree.attrs['created'])}"] if tree.attrs.get("created") else []
+    sections = (
+        ("summary", "Summary", report_tables.summary(tree, rows)),
+        ("parameters", "Parameters", report_charts.parameters(tree)),
+        ("learning", "How much the data say", report_tables.data_say(tree)),
+        ("predictions", "Predictions and data", report_charts.predictions(tree)),
+        ("trajectories", "Population and value", report_charts.trajectories(tree)),
+        ("convergence", "Convergence", report_tables.diagnostics(tree, rows)),
+        ("solver", "Equilibrium solver", report_tables.solver(tree)),
+        ("data", "Data", report_tables.data(tree)),
+        ("settings", "Settings and versions", report_tables.settings(tree)),
+    )
+    return document(title, " · ".join(byline), sections)
+
+
+def _moment(text: object) -> str:
+    """ISO date for people; as it stands where it is something else."""
+    try:
+        return f"{datetime.fromisoformat(str(text)):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return str(text)
+
+
+def write_report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
+    """Write the report of a fit; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    tree : a fit's tree (`Fit.tree`, or the same read back from a file).
+    path : where the page goes; an older page there is replaced.
+
+    Returns
+    -------
+    the path.
+
+    Raises
+    ------
+    OSError : the folder does not exist or cannot be written to; a page that was there stays as it was.
+    """
+    target = Path(path)
+    page = render(tree)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(page)
+        umask = os.umask(0)
+        os.umask(umask)
+        part.chmod(0o666 & ~umask)  # mkstemp makes private files; a report has the rights of any other
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return target

@@ -1,0 +1,156 @@
+"""A fit: everything about one posterior in one DataTree, and what is asked of it."""
+
+import json
+import os
+import pathlib
+import tempfile
+
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayes_mfg.errors import InputError
+from bayes_mfg.models import Calibration
+
+SUMMARY_TIMES = 5
+"""Times at which a varying path is listed in a summary."""
+
+
+class Fit:
+    """A posterior (or a point estimate) with its data, predictions and diagnostics.
+
+    Attributes
+    ----------
+    tree : DataTree with groups posterior, unconstrained_posterior, posterior_predictive, prior, prior_predictive, sample_stats, solver,
+        log_likelihood, observed_data, constant_data. Parameter paths have dimensions (chain, draw[, trajectory], time), `mu` and `value`
+        (chain, draw, trajectory, time, state).
+    model : the model that was fitted; None for a fit loaded without one.
+    """
+
+    def __init__(self, tree: xr.DataTree, model: Calibration | None = None) -> None:
+        self.tree = tree
+        self.model = model
+
+    @property
+    def method(self) -> str:
+        """"point", "svi" or "nuts"."""
+        return str(self.tree.attrs["method"])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences that a reader of the results should know."""
+        return list(json.loads(self.tree.attrs["warnings"]))
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the game parameters that were fitted or fixed."""
+        return tuple(json.loads(self.tree.attrs["paths"]))
+
+    def summary(self, ci_prob: float = 0.9) -> pd.DataFrame:
+        """Posterior mean, sd, equal-tailed interval and convergence figures.
+
+        Constant parameters have one row, varying ones a row at each of a few times. Convergence is judged on what is estimated - parameters
+        and populations - never on raw coordinates.
+
+        Parameters
+        ----------
+        ci_prob : probability of the interval.
+
+        Returns
+        -------
+        DataFrame
+            One row per quantity; columns of `arviz.summary`. R-hat and ESS are absent for a point estimate.
+        """
+        posterior = self.tree["posterior"].to_dataset()
+        parts = {}
+        for name in (*self.parameters, *(v for v in posterior.data_vars if set(posterior[v].dims) == {"chain", "draw"})):
+            parts[str(name)] = _thinned(posterior[name])
+        parts = {name: part for name, part in parts.items() if part.std() > 0 or self.method == "point"}
+        if self.method == "point":
+            rows = {}
+            for name, part in parts.items():
+                flat = part.isel(chain=0, draw=0)
+                for index in np.ndindex(flat.shape):
+                    label = ", ".join(str(flat[d].values[i]) for d, i in zip(flat.dims, index, strict=True))
+                    rows[f"{name}[{label}]" if label else name] = {"estimate": float(flat.values[index])}
+            return pd.DataFrame.from_dict(rows, orient="index")
+        # Different parts may keep different times, so each is summarised alone.
+        tables = [
+            az.summary(xr.Dataset({name: part}), ci_kind="eti", ci_prob=ci_prob, round_to="none") for name, part in parts.items()
+        ]
+        return pd.concat(tables)
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write the tree to one netCDF file, whole or not at all.
+
+        Raises
+        ------
+        InputError : when the folder does not exist.
+        """
+        target = pathlib.Path(path)
+        if not target.parent.is_dir():
+            raise InputError(f"{target}: the folder {target.parent} does not exist.")
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+        try:
+            self.tree.to_netcdf(name, engine="h5netcdf")
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+        return target
+
+    def report(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write the report, one self-contained HTML page."""
+        from bayes_mfg.inference.report import write_report
+
+        return write_report(self.tree, path)
+
+    def predict(self, times: Any = None, **options: Any) -> xr.Dataset:
+        """Populations, values and replicated observations at given times; see `bayes_mfg.inference.predict`."""
+        from bayes_mfg.inference.predict import predict
+
+        return predict(self, times, **options)
+
+    def __repr__(self) -> str:
+        sizes = self.tree["posterior"].sizes
+        return f"Fit({self.method}, {sizes['chain']} chains x {sizes['draw']} draws, parameters {', '.join(self.parameters)})"
+
+
+def load(path: str | os.PathLike[str], model: Calibration | None = None) -> Fit:
+    """Read a fit that `Fit.save` wrote.
+
+    Parameters
+    ----------
+    path : the netCDF file.
+    model : the model that it is a fit of; only needed to predict.
+
+    Raises
+    ------
+    InputError : when the file is missing or is not a saved fit.
+    """
+    source = pathlib.Path(path)
+    if not source.is_file():
+        raise InputError(f"{source}: no such file.")
+    try:
+        tree = xr.load_datatree(source, engine="h5netcdf")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{source}: not a saved fit ({error}).") from error
+    if "bayes_mfg_version" not in tree.attrs or "posterior" not in tree.children:
+        raise InputError(f"{source}: a netCDF file, but not a saved fit of bayes-mfg.")
+    return Fit(tree, model)
+
+
+def _thinned(part: xr.DataArray) -> xr.DataArray:
+    """A constant path as a scalar, a varying one at a few times."""
+    if "time" not in part.dims:
+        return part
+    if part.attrs.get("constant"):
+        return part.isel(time=0, drop=True)
+    count = part.sizes["time"]
+    return part.isel(time=np.unique(np.linspace(0, count - 1, min(SUMMARY_TIMES, count)).round().astype(int)))
+
+
