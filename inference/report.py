@@ -27,6 +27,7 @@ def render(tree: xr.DataTree) -> str:
     the page.
     """
     rows = convergence(group(tree, "posterior"), report_tables.sampled(tree))
+    rows.sort(key=lambda row: row.name in ("mu", "value"))  # parameters first
     title = str(tree.attrs.get("title") or "Bayesian calibration of a mean field game")
     byline = ["bayes-mfg report"]
     byline += [f"{word} {tree.attrs[k]}" for k, word in (("method", "method"), ("seed", "seed")) if k in tree.attrs]

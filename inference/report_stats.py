@@ -40,6 +40,12 @@ def group(tree: xr.DataTree, name: str) -> xr.Dataset:
     return tree[name].to_dataset() if name in tree.children else xr.Dataset()
 
 
+def paths(tree: xr.DataTree) -> dict[str, str]:
+    """What each parameter's path is, in words that can stand inside a sentence."""
+    found = decode(tree.attrs, "paths", dict)
+    return {str(n): str(how or "").removeprefix(f"{n}: ").rstrip(". ") for n, how in found.items()}
+
+
 def labels(array: xr.DataArray, dim: str) -> list[str]:
     """Names along a dimension; numbers from 1 where it has none."""
     if dim not in array.dims:
@@ -144,11 +150,11 @@ class Quantity:
 def quantities(tree: xr.DataTree) -> list[Quantity]:
     """Parameters of the game in its order, then the other quantities of the posterior except population and value."""
     posterior, prior = group(tree, "posterior"), group(tree, "prior")
-    game, paths = decode(tree.attrs, "game", dict), decode(tree.attrs, "paths", dict)
+    game, how = decode(tree.attrs, "game", dict), paths(tree)
     known = {p["name"]: p for p in game.get("parameters") or [] if isinstance(p, dict) and "name" in p}
     shown = [str(n) for n, a in posterior.data_vars.items() if n not in _POPULATION and a.size and a.dtype.kind in "fiub"]
     names = [n for n in known if n in shown] + [n for n in shown if n not in known]
-    return [_quantity(n, posterior[n], prior.get(n), known.get(n, {}), str(paths.get(n, ""))) for n in names]
+    return [_quantity(n, posterior[n], prior.get(n), known.get(n, {}), how.get(n, "")) for n in names]
 
 
 def _quantity(name: str, post: xr.DataArray, prior: xr.DataArray | None, about: Mapping[str, Any], path: str) -> Quantity:

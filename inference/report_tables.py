@@ -28,6 +28,7 @@ from .report_stats import (
     labels,
     learning,
     observation,
+    paths,
     quantities,
 )
 
@@ -82,7 +83,7 @@ def summary(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
 
 def _story(tree: xr.DataTree) -> str:
     """Sentences: the game and the data, what is estimated, what is fixed, how."""
-    game, data, paths = (decode(tree.attrs, n, dict) for n in ("game", "data", "paths"))
+    game, data = (decode(tree.attrs, n, dict) for n in ("game", "data"))
     states = [str(s) for s in game.get("states") or []]
     observed = observation(tree, "observed_data")
     text = f"The game {game['name']}" if game.get("name") else "A mean field game"
@@ -98,8 +99,9 @@ def _story(tree: xr.DataTree) -> str:
         text += f"{',' if sizes else ' to'} {plural(cells, 'observed cell')}{what} ({observed.name})"
     text += f", with the observation model {tree.attrs['observation']}" if tree.attrs.get("observation") else ""
     sentences = [text]
-    if paths:
-        sentences.append("Parameters: " + "; ".join(f"{name} ({how})" if how else str(name) for name, how in paths.items()))
+    known = paths(tree)
+    if known:
+        sentences.append("Parameters: " + "; ".join(f"{name} ({how})" if how else name for name, how in known.items()))
     constants = game.get("constants")
     if isinstance(constants, dict) and constants:
         sentences.append("Held fixed: " + ", ".join(f"{name} = {exact(v)}" for name, v in constants.items()))
@@ -111,7 +113,8 @@ def _story(tree: xr.DataTree) -> str:
         sentences.append(", ".join([f"Method: {how}", " of ".join(shown)] if shown else [f"Method: {how}"]))
     end = data_end(tree)
     if end is not None:
-        sentences.append(f"The last observation is at time {exact(end)} {data.get('time_unit') or ''}".rstrip())
+        unit = f" ({data['time_unit']})" if data.get("time_unit") else ""
+        sentences.append(f"The last observation is at time {exact(end)}{unit}")
     return ". ".join(sentences) + "."
 
 

@@ -20,8 +20,8 @@ from bayes_mfg.models.initial import Draw, Initial, resolve_initial
 from bayes_mfg.models.observations import Observation, Record
 from bayes_mfg.paths import BoundPath, Constant, Context, Path
 
-MIN_INTERVALS = 100
-"""Solver steps that the default number of substeps reaches."""
+INTERVALS = 100
+"""Solver steps that the default number of substeps aims at."""
 
 
 class Data(NamedTuple):
@@ -71,7 +71,7 @@ class Calibration:
     initial : None (unknown shares, uniform prior), "observed", an array `(d,)` or `(R, d)`, or an `Initial`.
     horizon : end of the game on the clock of the data, at or after the last datum; by default the last datum. The agents look ahead to it, and
         what lies beyond the data is a forecast.
-    substeps : solver steps per grid interval; by default as many as give 100 steps in all.
+    substeps : solver steps per grid interval; by default as many as give about 100 steps in all.
     scheme : time scheme of the solver.
     method : solver method.
 
@@ -230,7 +230,7 @@ def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> Tim
     elif horizon is not None and horizon < times[-1]:
         raise InputError(f"horizon is {horizon:g}; the data go on until {times[-1]:g}.")
     if substeps is None:
-        substeps = max(1, int(np.ceil(MIN_INTERVALS / (len(times) - 1))))
+        substeps = max(1, round(INTERVALS / (len(times) - 1)))
     return TimeGrid.from_times(times, substeps)
 
 

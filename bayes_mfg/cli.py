@@ -1,0 +1,380 @@
+"""The command line: `bayes-mfg demo`, `fit`, `simulate`, `report`.
+
+JAX and what stands on it are imported inside functions, so that `--help` and a mistyped command answer at once, and so that
+double precision is switched on before anything is computed.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib.resources
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bayes_mfg import __version__
+from bayes_mfg.config.files import read_toml
+from bayes_mfg.errors import InputError
+
+if TYPE_CHECKING:
+    from bayes_mfg.config.calibration import Config
+    from bayes_mfg.inference import Fit
+
+log = logging.getLogger("bayes_mfg.cli")
+
+DEMO = "school_outbreak.toml"
+CACHE_DAYS = 90
+"""Compiled programs that were not used for this long are removed from the cache."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : arguments; by default those of the process.
+
+    Returns
+    -------
+    Exit status: 0; 1 when a fit or a file could not be made; 2 for bad input, and then nothing was written; 130 after an
+    interrupt.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as leave:  # argparse has spoken: 0 after --help, 2 after a mistake
+        return int(leave.code or 0)
+    words = shlex.join(["bayes-mfg", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        options.run(options, words)
+    except InputError as error:
+        return _complain(error, 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing was written.", 130)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{place}{error.strerror or error}.", 1)
+    except RuntimeError as error:
+        from bayes_mfg.inference import FitError
+
+        if not isinstance(error, FitError):
+            raise
+        return _complain(error, 1)
+    return 0
+
+
+def _complain(message: object, status: int) -> int:
+    print(f"bayes-mfg: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bayes-mfg",
+        description="Bayesian calibration of finite-state mean field games.",
+        epilog="Exit status: 0; 1 when a fit failed; 2 for bad input, and then nothing was written.",
+    )
+    parser.add_argument("--version", action="version", version=f"bayes-mfg {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        one.set_defaults(run=run)
+        return one
+
+    folder = "folder of the run; it must not exist yet, or be empty (default: runs/NAME-TIME)"
+    demo = command("demo", _demo, "fit the SIR game to the school outbreak of 1978 (examples/school_outbreak.toml)")
+    demo.add_argument("--out", metavar="DIR", help=folder)
+    demo.add_argument("--quiet", action="store_true", help="only warnings and the paths of what was written")
+
+    fit = command("fit", _fit, "fit the model of a config to its data")
+    fit.add_argument("config", metavar="CONFIG.toml")
+    fit.add_argument("--data", metavar="PATH", help="data file, instead of the config's [data] path")
+    fit.add_argument("--method", metavar="METHOD", help="nuts, svi or point, instead of the config's [inference] method")
+    fit.add_argument("--seed", type=int, metavar="N", help="instead of the config's [inference] seed")
+    fit.add_argument("--out", metavar="DIR", help=folder)
+    fit.add_argument("--quiet", action="store_true", help="only warnings and the paths of what was written")
+
+    simulate = command("simulate", _simulate, "simulate data from a config's game and true parameters into a tidy CSV file")
+    simulate.add_argument("config", metavar="CONFIG.toml")
+    simulate.add_argument("--out", metavar="FILE.csv", help="a file that does not exist yet (default: NAME.csv)")
+    simulate.add_argument("--seed", type=int, metavar="N", help="instead of the config's [simulation] seed")
+
+    report = command("report", _report, "write the report of a saved fit once more")
+    report.add_argument("fit", metavar="RUN", help="folder of a run, or its fit.nc")
+    report.add_argument("--out", metavar="FILE.html", help="an older page is replaced (default: report.html beside the fit)")
+    return parser
+
+
+# Commands
+
+
+def _demo(options: argparse.Namespace, words: str) -> None:
+    _set_up_jax()
+    from bayes_mfg.config.calibration import load_config
+
+    with importlib.resources.as_file(importlib.resources.files("bayes_mfg.examples") / DEMO) as path:
+        config = load_config(path)
+    _run(config, options, words)
+
+
+def _fit(options: argparse.Namespace, words: str) -> None:
+    read_toml(options.config)
+    _set_up_jax()
+    from bayes_mfg.config.calibration import load_config
+
+    _run(load_config(options.config, data=options.data, method=options.method, seed=options.seed), options, words)
+
+
+def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
+    """Fit a config's model and leave a folder: config.toml, fit.nc, report.html, run.log."""
+    from bayes_mfg.config.calibration import build_model
+    from bayes_mfg.inference import fit
+
+    say = (lambda *_: None) if options.quiet else print
+    folder = _new_folder(options.out, config.name)
+    model = build_model(config)
+    with _appearing(folder) as work, _logging_to(work / "run.log"):
+        population = model.population
+        for line in (f"bayes-mfg {__version__}: {words}", f"data: {population!r}", *config.notes):
+            log.info("%s", line)
+        say(f"bayes-mfg {__version__}: {type(config.game).__name__} fitted to {population!r} by {config.method}.")
+        for note in config.notes:
+            print(note, file=sys.stderr)
+        begin = time.perf_counter()
+        result = fit(
+            model,
+            config.method,
+            seed=config.seed,
+            prior_samples=config.prior_samples,
+            title=config.title,
+            config=config.text,
+            progress=False if options.quiet else None,
+            **config.options,
+        )
+        summary = "\n".join([*_summary(result), f"fitted in {time.perf_counter() - begin:.0f} s"])
+        log.info("summary:\n%s", summary)
+        for warning in result.warnings:
+            log.warning("%s", warning)
+        (work / "config.toml").write_text(config.text, encoding="utf-8", newline="\n")
+        result.save(work / "fit.nc")
+        result.report(work / "report.html")
+        log.info("finished")
+    say(f"\n{summary}\n")
+    for warning in result.warnings:
+        print(f"warning: {warning}")
+    print(f"report: {folder / 'report.html'}")
+    print(f"fit: {folder / 'fit.nc'}")
+
+
+def _simulate(options: argparse.Namespace, words: str) -> None:
+    read_toml(options.config)
+    _set_up_jax()
+    from bayes_mfg.config.simulation import load_simulation
+
+    simulation = load_simulation(options.config, seed=options.seed)
+    target = Path(options.out or f"{simulation.name}.csv")
+    truth = target.with_suffix(".json")
+    if target == truth:
+        raise InputError(f"{target}: the truth beside the data ends in .json; give the data another ending, such as .csv.")
+    for path in (target, truth):
+        if path.exists():
+            raise InputError(f"{path} exists already; choose another file with --out, or remove it.")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist.")
+    population = simulation.run()
+    record = {"command": words, "version": __version__, **population.provenance}
+    _write_whole(truth, json.dumps(record, indent=1) + "\n")
+    try:
+        _write_whole(target, population.to_table().to_csv(index=False, lineterminator="\n"))
+    except BaseException:
+        truth.unlink()
+        raise
+    print(repr(population))
+    print(f"truth: {truth}")
+    print(f"data: {target}")
+
+
+def _report(options: argparse.Namespace, words: str) -> None:
+    path = Path(options.fit)
+    if path.is_dir():
+        path = path / "fit.nc"
+    _check_is_file(path)
+    target = Path(options.out) if options.out else path.with_name("report.html")
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist.")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; --out needs the name of a page.")
+    _set_up_jax()
+    from bayes_mfg.inference import load
+
+    print(f"report: {load(path).report(target)}")
+
+
+# What is printed
+
+_COLUMNS = {
+    "estimate": "estimate",
+    "mean": "mean",
+    "sd": "sd",
+    "eti90_lb": "5 %",
+    "eti90_ub": "95 %",
+    "ess_bulk": "ESS bulk",
+    "ess_tail": "ESS tail",
+    "r_hat": "R-hat",
+}
+
+
+def _summary(result: "Fit") -> list[str]:
+    """The summary table, and how many observations lie in their predictive band, as lines of text."""
+    from bayes_mfg.inference.report_stats import coverage
+
+    table = result.summary()
+    table = table[[name for name in _COLUMNS if name in table]]
+    if result.method == "svi":  # independent draws have neither
+        table = table.drop(columns=["ess_bulk", "ess_tail", "r_hat"], errors="ignore")
+    table = table.rename(columns=_COLUMNS)
+    formats = {name: (lambda x: f"{x:.3f}") if name == "R-hat" else (lambda x: f"{x:.0f}") for name in table if name[0] in "ER"}
+    lines = table.to_string(formatters=formats, float_format=lambda x: f"{x:.4g}").splitlines()
+    for state, (inside, total) in (coverage(result.tree) or {}).items():
+        lines.append(f"{state}: {inside} of {total} observations inside the 90 % predictive band")
+    return lines
+
+
+# Files and folders
+
+
+def _check_is_file(path: str | os.PathLike[str]) -> None:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: {'a folder' if Path(path).is_dir() else 'there is no such file'}; a file is needed.")
+
+
+def _new_folder(given: str | None, name: str) -> Path:
+    """Folder for a run, which does not exist yet or is empty.
+
+    A run is never overwritten: results that took minutes to make should not go by a slip of the arrow keys.
+    """
+    if given is not None:
+        folder = Path(given)
+        if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise InputError(f"{folder} exists already; runs are not overwritten: choose another folder with --out.")
+    else:
+        stamp = f"{name}-{datetime.datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        folder = Path("runs") / stamp
+        count = 2
+        while folder.exists():
+            folder, count = folder.with_name(f"{stamp}-{count}"), count + 1
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{folder}: the folder {above} cannot be written to; choose another one with --out.")
+    return folder
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `folder` at the end, or vanishes with everything in it when something goes wrong."""
+    made = []
+    for path in reversed([folder.absolute().parent, *folder.absolute().parent.parents]):
+        if not path.exists():
+            path.mkdir()
+            made.append(path)
+    work = None
+    try:
+        work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.absolute().name}.", suffix=".part"))
+        yield work
+        umask = os.umask(0)
+        os.umask(umask)
+        work.chmod(0o777 & ~umask)  # mkdtemp makes private folders, Fit.save private files
+        for file in work.iterdir():
+            file.chmod(0o666 & ~umask)
+        if folder.exists():
+            folder.rmdir()
+        work.rename(folder)
+    except BaseException:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+        for path in reversed(made):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Keep what the library logs in a file."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("bayes_mfg")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+# JAX
+
+
+def _set_up_jax() -> None:
+    """Double precision, and compiled programs kept between runs; before anything is computed."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    folder = _cache_folder()
+    if folder is None or jax.config.jax_compilation_cache_dir is not None:
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        oldest = time.time() - CACHE_DAYS * 86400
+        for file in folder.iterdir():
+            with contextlib.suppress(OSError):
+                # JAX notes the last use in a file of its own, `...-atime`.
+                if max(file.stat().st_mtime, file.stat().st_atime) < oldest:
+                    file.unlink()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # The cache only saves time: where it cannot be read or written, the program is compiled.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+
+
+def _cache_folder() -> Path | None:
+    """Folder of compiled programs: `BAYES_MFG_CACHE`, or the platform's place for caches; None where it says "off"."""
+    given = os.environ.get("BAYES_MFG_CACHE", "")
+    if given.casefold() in ("off", "0", "no"):
+        return None
+    if given:
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home
+        return None
+    if sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "bayes-mfg" / "jax"

@@ -1,0 +1,1 @@
+"""Example configs; `bayes-mfg demo` runs `school_outbreak.toml`."""

@@ -1,0 +1,294 @@
+"""Protects the command line: bad input leaves nothing behind, a run appears whole, and the main job does what it promises."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pytest
+import xarray as xr
+
+from bayes_mfg.cli import main
+from bayes_mfg.inference import FitError, load
+from bayes_mfg.inference.report_stats import coverage
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+SCHOOL = (EXAMPLES / "school_outbreak.toml").read_text(encoding="utf-8")
+
+QUICK = """
+[data]
+reader = "table"
+path = "data.csv"
+states = ["S", "I", "R"]
+time_unit = "day"
+
+[game]
+name = "SIR"
+infection_cost = 1.0
+
+[paths]
+beta = {family = "Constant", prior = {distribution = "LogNormal", loc = 0.4, scale = 0.5}}
+recovery = {value = 0.45}
+contact_cost = {value = 10.0}
+
+[observation]
+kind = "Binomial"
+states = ["I"]
+
+[initial]
+kind = "Seeded"
+
+[grid]
+substeps = 1
+method = "newton"   # one solver compiles sooner than three
+
+[inference]
+method = "nuts"
+num_chains = 2
+num_warmup = 30
+num_samples = 20
+starts = 1
+prior_samples = 20
+
+[output]
+title = "Quick <fit>"
+"""
+DATA = "time,state,count,total\n" + "".join(f"{t},I,{n},763\n" for t, n in enumerate([3, 8, 26, 76, 225, 298, 258, 233, 189]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a config and its data."""
+    monkeypatch.chdir(tmp_path)
+    Path("quick.toml").write_text(QUICK, encoding="utf-8")
+    Path("data.csv").write_text(DATA, encoding="utf-8")
+    return tmp_path
+
+
+def everything(folder: Path) -> dict[str, str]:
+    """Every file and folder below a folder, hidden ones too, with the contents' hash."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in folder.rglob("*")
+    }
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    pytest.fail("the bad input was not refused before the fit")
+
+
+OTHER = ["fit", "quick.toml", "--data", "other.csv"]
+BAD_INPUT: list[tuple[list[str], dict[str, str], list[str]]] = [
+    (["fit", "nowhere.toml"], {}, ["nowhere.toml", "no such file"]),
+    (["fit", "."], {}, ["."]),
+    (["fit", "x.toml"], {"x.toml": "[data\n"}, ["x.toml", "line 1"]),
+    (["fit", "x.toml"], {"x.toml": QUICK.replace("SIR", "SIS")}, ["x.toml: [game] name", '"SIS"']),
+    (["fit", "x.toml"], {"x.toml": QUICK.replace("num_chains = 2", "num_chains = 0")}, ["[inference] num_chains = 0"]),
+    (["fit", "x.toml"], {"x.toml": QUICK.replace('"LogNormal"', '"Normal"')}, ["[paths.beta]", "(0, inf)"]),
+    (["fit", "x.toml"], {"x.toml": QUICK.replace("data.csv", "missing.csv")}, ["missing.csv", "no such file"]),
+    (["fit", "quick.toml", "--method", "hmc"], {}, ["--method", '"hmc"', "nuts, svi, point"]),
+    (["fit", "quick.toml", "--seed", "-3"], {}, ["seed = -3"]),
+    (["fit", "quick.toml", "--data", "other.csv"], {}, ["other.csv", "no such file"]),
+    (OTHER, {"other.csv": DATA.replace("26,763", "X,763")}, ["other.csv", "line 4", "'X'"]),
+    (OTHER, {"other.csv": DATA.replace("26,763", "NaN,763")}, ["other.csv", "line 4", "NaN"]),
+    (OTHER, {"other.csv": DATA.replace("26,763", "-26,763")}, ["line 4", "-26"]),
+    (OTHER, {"other.csv": DATA.replace("26,763", "764,763")}, ["764", "763"]),
+    (OTHER, {"other.csv": DATA.replace("count", "cuont")}, ["other.csv", "cuont"]),
+    (OTHER, {"other.csv": DATA.replace(",I,", ",Z,")}, ["other.csv: line 2", "'Z'", "S, I, R"]),
+    (["fit", "quick.toml", "--out", "full"], {"full/x": ""}, ["full exists already"]),
+    (["fit", "quick.toml", "--out", "data.csv"], {}, ["data.csv exists already"]),
+    (["fit", "quick.toml", "--out", "data.csv/run"], {}, ["data.csv"]),
+    (["simulate", "quick.toml"], {}, ["quick.toml", "[data]"]),
+    (["simulate", "sim.toml", "--out", "a.csv"], {"sim.toml": "SIMULATE", "a.csv": "mine"}, ["a.csv exists already"]),
+    (["simulate", "sim.toml", "--out", "no/a.csv"], {"sim.toml": "SIMULATE"}, ["folder no does not exist"]),
+    (["report", "nowhere"], {}, ["nowhere"]),
+    (["report", "data.csv"], {}, ["data.csv", "not a saved fit"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "files", "fragments"), BAD_INPUT, ids=[" ".join(w) + f" {f[-1]}" for w, _, f in BAD_INPUT])
+def test_bad_input_is_one_sentence_status_2_and_nothing_written(
+    words: list[str],
+    files: dict[str, str],
+    fragments: list[str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bayes_mfg.inference.fit", refuse)
+    for name, text in files.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        simulation = (EXAMPLES / "simulate_lq.toml").read_text(encoding="utf-8")
+        Path(name).write_text(simulation if text == "SIMULATE" else text, encoding="utf-8")
+    before = everything(folder)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bayes-mfg: ") and err.count("\n") == 1
+    assert all(fragment in err for fragment in fragments), err
+    assert everything(folder) == before
+
+
+MISTYPED = [[], ["fitt"], ["fit"], ["fit", "quick.toml", "--sead", "1"], ["fit", "quick.toml", "--seed", "one"]]
+
+
+@pytest.mark.parametrize("words", MISTYPED, ids=" ".join)
+def test_a_mistyped_command_is_status_2(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything(folder)
+    assert main(words) == 2
+    assert "usage: bayes-mfg" in capsys.readouterr().err
+    assert everything(folder) == before
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"\n    {name} " in out for name in ("demo", "fit", "simulate", "report"))
+
+
+def test_help_and_a_missing_config_do_not_load_jax(tmp_path: Path) -> None:
+    code = (
+        "import sys; from bayes_mfg.cli import main; main(['--help']); main(['fit', 'nowhere.toml']); print('jax' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout.split()[-1] == "False", done.stderr
+
+
+def test_python_m_is_the_same(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bayes_mfg", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.startswith("bayes-mfg ") and done.returncode == 0, done.stderr
+
+
+def test_a_fit_leaves_a_whole_run_and_its_report_can_be_written_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "quick.toml", "--method", "point", "--out", "deep/run", "--seed", "3"]) == 0
+    captured = capsys.readouterr()
+    out = captured.out.splitlines()
+    assert out[-2:] == [f"report: {Path('deep/run/report.html')}", f"fit: {Path('deep/run/fit.nc')}"]
+    assert any(line.startswith("beta ") for line in out)
+    assert "num_chains" in captured.err  # the options of nuts were left out
+    run = folder / "deep" / "run"
+    assert {path.name for path in run.iterdir()} == {"config.toml", "fit.nc", "report.html", "run.log"}
+    assert [path.name for path in run.parent.iterdir()] == ["run"]
+    log = (run / "run.log").read_text(encoding="utf-8")
+    assert "--seed 3" in log and "finished" in log
+    fit = load(run / "fit.nc")
+    assert (fit.method, fit.tree.attrs["seed"]) == ("point", 3)
+    assert fit.tree.attrs["config"] == (run / "config.toml").read_text(encoding="utf-8")
+    assert fit.tree["posterior"]["beta"].dtype == np.float64
+
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Quick &lt;fit&gt;" in page
+    assert main(["report", "deep/run", "--out", "again.html"]) == 0
+    assert capsys.readouterr().out == "report: again.html\n"
+    assert Path("again.html").read_text(encoding="utf-8") == page
+
+
+def test_a_run_without_a_name_goes_to_a_folder_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "quick.toml", "--method", "point", "--quiet"]) == 0
+    (run,) = (folder / "runs").iterdir()
+    assert run.name.startswith("quick-")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"fit: {Path('runs') / run.name / 'fit.nc'}"
+    assert all(line.startswith(("warning: ", "report: ", "fit: ")) for line in lines)
+
+
+@pytest.mark.slow
+def test_the_config_of_a_run_makes_the_same_draws_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "quick.toml", "--out", "one", "--seed", "3"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("I: ") and line.endswith("inside the 90 % predictive band") for line in out)
+    # So few draws cannot pass, and it says so.
+    assert any(line.startswith("warning: The smallest effective sample size") for line in out)
+    Path("other").mkdir()  # an empty folder will do
+    assert main(["fit", "one/config.toml", "--out", "other", "--quiet"]) == 0
+    first, second = (load(f"{run}/fit.nc").tree["posterior"]["beta"] for run in ("one", "other"))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "fragment"),
+    [
+        (FitError("No start was found."), 1, "No start was found."),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device", "fit.nc"), 1, "fit.nc: No space left on device."),
+    ],
+)
+def test_a_fit_that_fails_leaves_nothing(
+    error: BaseException,
+    status: int,
+    fragment: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("bayes_mfg.inference.fit", fail)
+    before = everything(folder)
+    assert main(["fit", "quick.toml", "--out", "a/b/c"]) == status
+    err = capsys.readouterr().err
+    assert err.startswith("bayes-mfg: ") and fragment in err and err.count("\n") == 1
+    assert everything(folder) == before
+
+
+def test_simulated_data_are_fitted_by_the_table_reader(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", str(EXAMPLES / "simulate_lq.toml"), "--out", "lq.csv", "--seed", "5"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["truth: lq.json", "data: lq.csv"]
+    assert {path.name for path in folder.iterdir()} == {"quick.toml", "data.csv", "lq.csv", "lq.json"}
+    truth = json.loads(Path("lq.json").read_text(encoding="utf-8"))
+    assert truth["seed"] == 5
+    assert max(truth["parameters"]["gamma"]) == pytest.approx(3.0, abs=1e-3)
+    Path("fit.toml").write_text(
+        '[data]\nreader = "table"\npath = "lq.csv"\n[game]\nname = "LinearQuadratic"\n[paths.gamma]\nfamily = "Spline"\n'
+        '[observation]\nkind = "Dirichlet"\n[initial]\nkind = "FirstObserved"\n',
+        encoding="utf-8",
+    )
+    from bayes_mfg.config.calibration import build_model, load_config
+
+    model = build_model(load_config("fit.toml"))
+    assert model.population.trajectories == tuple(str(r) for r in range(1, 11))
+    assert model.population.times.size == 100
+
+
+@pytest.mark.slow
+def test_the_demo_meets_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The main job: R-hat, ESS, no divergence, no failed solve, 12 of 14 days in the 90 % band; at the config's seed."""
+    run = tmp_path / "run"
+    assert main(["demo", "--out", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [f"report: {run / 'report.html'}", f"fit: {run / 'fit.nc'}"]
+    assert not [line for line in lines if line.startswith("warning")]
+    assert (run / "config.toml").read_text(encoding="utf-8") == SCHOOL
+    tree = load(run / "fit.nc").tree
+    posterior = tree["posterior"].to_dataset()
+    assert posterior.sizes["chain"] == 4
+    for name in posterior.data_vars:
+        cells = posterior[name].values.reshape(*posterior[name].shape[:2], -1)
+        moving = xr.Dataset({"x": (("chain", "draw", "cell"), cells[..., np.ptp(cells, axis=(0, 1)) > 1e-12])})
+        assert float(az.rhat(moving)["x"].max()) <= 1.01, name
+        for kind in ("bulk", "tail"):
+            assert float(az.ess(moving, method=kind)["x"].min()) >= 400, (name, kind)
+    assert int(tree["sample_stats"]["diverging"].sum()) == 0
+    assert int(tree["sample_stats"]["failed_solve"].sum()) == 0
+    inside = coverage(tree, 0.9)
+    assert inside is not None
+    assert inside["I"][0] >= 12 and inside["I"][1] == 14
+
+
+@pytest.mark.slow
+def test_the_influenza_season_converges(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ROOT.parent / "shared" / "data" / "fluview" / "ICL_NREVSS_Clinical_Labs.csv.gz"
+    if not data.is_file():
+        pytest.skip(f"{data} is not here; it is CDC's download, which is not in the repository")
+    config = EXAMPLES / "influenza_state.toml"
+    assert main(["fit", str(config), "--data", str(data), "--out", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert not [line for line in out if line.startswith("warning")]
