@@ -98,11 +98,15 @@ def assemble(
     chains, draws, size = flat.shape
     posterior = derived(model, flat.reshape(-1, size), seed)
     if (posterior["solver/code"] != Code.CONVERGED).any():
-        raise FitError("Some posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing.")
+        raise FitError(
+            "Some posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing."
+        )
     prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
     told = list(warnings or [])
     if lost:
-        told.append(f"{lost} of {prior_samples} prior draws have no equilibrium that the solver finds; the prior's bands leave them out.")
+        told.append(
+            f"{lost} of {prior_samples} prior draws have no equilibrium that the solver finds; the prior's bands leave them out."
+        )
     population = model.population
     shape = (chains, draws)
     groups: dict[str, xr.Dataset] = {

@@ -36,7 +36,9 @@ class Coordinates:
         self.offsets = dict(zip(self.shapes, np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int), strict=True))
         self.size = int(sum(sizes))
         self.names = [
-            name + (f"[{','.join(map(str, index))}]" if shape else "") for name, shape in self.shapes.items() for index in np.ndindex(shape)
+            name + (f"[{','.join(map(str, index))}]" if shape else "")
+            for name, shape in self.shapes.items()
+            for index in np.ndindex(shape)
         ]
 
     def _priors(self) -> None:

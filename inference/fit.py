@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -59,15 +60,19 @@ def fit(
     if not isinstance(model, Calibration):
         raise InputError(f"model is {type(model).__name__}; a bayes_mfg.models.Calibration is needed.")
     begin = time.perf_counter()
-    run = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
+    run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
     try:
         flat, stats, settings, warnings = run(model, seed=seed, progress=progress, **options)
     except TypeError as error:
         if "unexpected keyword argument" in str(error):
-            raise InputError(f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options.") from error
+            raise InputError(
+                f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options."
+            ) from error
         raise
     if jnp.zeros(()).dtype != jnp.float64:
-        warnings.append("Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors.")
+        warnings.append(
+            "Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors."
+        )
     settings = {**settings, "backend": jax.default_backend()}
     tree = assemble(
         model,
@@ -125,7 +130,13 @@ def _point(model: Calibration, *, seed: int, progress: bool | None, objective: s
         return mode.location[None, None], None, settings, _starts_disagree(mode)
     if objective == "paper":
         found = point.fit_paper(model, seed=seed, progress=progress, **options)
-        settings = {"objective": objective, "loss": found.loss, "epochs": len(found.losses), "skipped_updates": found.skipped, **options}
+        settings = {
+            "objective": objective,
+            "loss": found.loss,
+            "epochs": len(found.losses),
+            "skipped_updates": found.skipped,
+            **options,
+        }
         return found.location[None, None], None, settings, []
     raise InputError(f'Unknown objective {objective!r}; choose "map" or "paper".')
 

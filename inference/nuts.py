@@ -137,9 +137,7 @@ class _Sampler:
             "max_tree_depth": max_tree_depth,
         }
         self._start = jax.jit(
-            jax.vmap(
-                lambda x, key, args: self._init(x, rng_key=key, model_args=args, **self._settings), in_axes=(0, 0, None)
-            )
+            jax.vmap(lambda x, key, args: self._init(x, rng_key=key, model_args=args, **self._settings), in_axes=(0, 0, None))
         )
         self.run = jax.jit(self._run)
 
@@ -184,12 +182,12 @@ def _start(model: Calibration, mode: Mode, key: Array) -> Array:
         if np.isfinite(float(potential(jnp.asarray(mode.location + mode.factor @ np.asarray(x)), model.data))):
             return x
         x = 0.5 * x
-    raise FitError("No starting point with a finite density was found near the mode; the mode lies at the edge of what can be solved.")
+    raise FitError(
+        "No starting point with a finite density was found near the mode; the mode lies at the edge of what can be solved."
+    )
 
 
-def _failed_solves(
-    model: Calibration, kept: dict[str, np.ndarray], adapted: Any, args: tuple, max_tree_depth: int
-) -> np.ndarray:
+def _failed_solves(model: Calibration, kept: dict[str, np.ndarray], adapted: Any, args: tuple, max_tree_depth: int) -> np.ndarray:
     """Which transitions ended because an equilibrium was not found, `(chain, draw)` boolean.
 
     NUTS stops a trajectory at its first bad point and calls it a divergence whatever the reason. A transition is a deterministic function of the

@@ -270,7 +270,9 @@ def fit_paper(
                 best, lowest = np.asarray(carry[0]), float(whole)
             shown.update()
     if best is None:
-        raise FitError("No epoch of the least-squares fit ended at parameters whose equilibria were all found; try another seed or prior.")
+        raise FitError(
+            "No epoch of the least-squares fit ended at parameters whose equilibria were all found; try another seed or prior."
+        )
     return PaperFit(best, np.asarray(losses), lowest, int(carry[2]))
 
 
@@ -278,5 +280,3 @@ def _shares_of(model: Calibration) -> tuple[Array, Array]:
     """Recorded shares of the states looked at, `(R, T, k)`, and their weights: one where observed, else zero."""
     shares = model.population.shares[..., model.state_index]
     return jnp.asarray(np.nan_to_num(shares)), jnp.asarray(np.isfinite(shares).astype(float))
-
-

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from bayes_mfg.inference.result import Fit
 
 
-def predict(fit: "Fit", times: Any = None, *, initial: Any = None, totals: Any = None, num_draws: int | None = None, seed: int = 0) -> xr.Dataset:
+def predict(
+    fit: "Fit", times: Any = None, *, initial: Any = None, totals: Any = None, num_draws: int | None = None, seed: int = 0
+) -> xr.Dataset:
     """Populations, values and replicated observations under the posterior.
 
     Parameters
@@ -56,7 +58,9 @@ def predict(fit: "Fit", times: Any = None, *, initial: Any = None, totals: Any =
     names = list(model.population.trajectories)
     if initial is not None:
         if any(path.needs_observed for path in model.bound.values()):
-            raise InputError("predict: a path takes the observed population as input, which a new initial population does not have.")
+            raise InputError(
+                "predict: a path takes the observed population as input, which a new initial population does not have."
+            )
         fresh = np.atleast_2d(np.asarray(initial, dtype=float))
         if fresh.ndim != 2 or fresh.shape[1] != d or np.any(fresh < 0) or np.any(np.abs(fresh.sum(axis=1) - 1) > 1e-6):
             raise InputError(f"predict: initial must hold distributions over {d} states.")
@@ -84,7 +88,7 @@ def predict(fit: "Fit", times: Any = None, *, initial: Any = None, totals: Any =
         replicate = model.observation.distribution(safe, jnp.asarray(sizes), latents["own"], model.state_index).sample(key)
         return mu, value, replicate, jnp.all(result.code == Code.CONVERGED)
 
-    flat = fit.tree["unconstrained_posterior"]["latent"].values.reshape(-1, space.size)
+    flat = fit.tree["unconstrained_posterior"].to_dataset()["latent"].to_numpy().reshape(-1, space.size)
     if num_draws is not None:
         if not 1 <= num_draws <= len(flat):
             raise InputError(f"predict: num_draws is {num_draws}; the fit has {len(flat)} draws.")

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import tempfile
-
 from typing import Any
 
 import arviz as az
@@ -36,7 +35,7 @@ class Fit:
 
     @property
     def method(self) -> str:
-        """"point", "svi" or "nuts"."""
+        """How it was fitted: "point", "svi" or "nuts"."""
         return str(self.tree.attrs["method"])
 
     @property
@@ -152,5 +151,3 @@ def _thinned(part: xr.DataArray) -> xr.DataArray:
         return part.isel(time=0, drop=True)
     count = part.sizes["time"]
     return part.isel(time=np.unique(np.linspace(0, count - 1, min(SUMMARY_TIMES, count)).round().astype(int)))
-
-

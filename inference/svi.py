@@ -99,13 +99,17 @@ def approximate(
     trace = np.concatenate(losses)
     x = family.sample_posterior(jax.random.key(seed + 1), runner.get_params(state), sample_shape=(num_samples,))["x"]
     flat = np.asarray(location + x @ factor.T)
-    density = -np.asarray(jax.jit(lambda many, data: lax.map(lambda z: space.potential(z, data), many))(jnp.asarray(flat), model.data))
+    density = -np.asarray(
+        jax.jit(lambda many, data: lax.map(lambda z: space.potential(z, data), many))(jnp.asarray(flat), model.data)
+    )
     good = np.isfinite(density)
     if not good.any():
         raise FitError("No draw of the fitted guide has an equilibrium that the solver finds.")
     warnings = []
     if not good.all():
-        warnings.append(f"{int((~good).sum())} of {num_samples} draws of the guide have no equilibrium that the solver finds; they were left out.")
+        warnings.append(
+            f"{int((~good).sum())} of {num_samples} draws of the guide have no equilibrium that the solver finds; they were left out."
+        )
     if skipped:
         warnings.append(f"{skipped} of {num_steps} variational updates were skipped because an equilibrium was not found.")
     tail = trace[np.isfinite(trace)][-max(num_steps // 10, 1) :]

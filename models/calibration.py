@@ -96,7 +96,9 @@ class Calibration:
         if not isinstance(game, Game):
             raise InputError(f"game is {game!r}; a bayes_mfg.games.Game is needed.")
         if not isinstance(observation, Observation):
-            raise InputError(f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed.")
+            raise InputError(
+                f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed."
+            )
         if population.n_states != game.n_states:
             raise InputError(
                 f"{type(game).__name__} has {game.n_states} states ({', '.join(game.state_names)}); "
@@ -157,10 +159,11 @@ class Calibration:
 
     def latents(self, draw: Draw, data: Data) -> dict[str, Any]:
         """Draw all unknowns: raw parameters of every path, the observation model's own, and the initial populations `(R, d)`."""
-        raw = {
-            name: path.sample(lambda raw_name, prior, name=name: draw(f"{name}/{raw_name}", prior))
-            for name, path in self.bound.items()
-        }
+
+        def named(name: str) -> Draw:
+            return lambda raw_name, prior: draw(f"{name}/{raw_name}", prior)
+
+        raw = {name: path.sample(named(name)) for name, path in self.bound.items()}
         own = {name: draw(name, prior) for name, prior in self.observation.priors.items()}
         return {"raw": raw, "own": own, "mu0": self.initial.sample(draw, data.initial)}
 

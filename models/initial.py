@@ -115,8 +115,10 @@ class Seeded(Initial):
     def __check_init__(self) -> None:
         support = getattr(self.share, "support", None)
         lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-        if lower is None or upper is None or not (0 <= float(lower) and float(upper) <= 1):
-            raise InputError(f"Seeded: the prior of share has support {support}; it must lie inside (0, 1), for example LogUniform(1e-5, 0.3).")
+        if lower is None or upper is None or not (float(lower) >= 0 and float(upper) <= 1):
+            raise InputError(
+                f"Seeded: the prior of share has support {support}; it must lie inside (0, 1), for example LogUniform(1e-5, 0.3)."
+            )
 
     def fixed(self, population: Population) -> np.ndarray:
         for name in (self.seed, self.rest):

@@ -44,7 +44,7 @@ class Observation(eqx.Module):
     @property
     @abc.abstractmethod
     def variable(self) -> str:
-        """"counts" or "proportions"."""
+        """What the record holds: "counts" or "proportions"."""
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
@@ -97,7 +97,11 @@ def _positive(value: Any, name: str, kind: str) -> None:
 
 def _inside_positive(support: Any) -> bool:
     lower = getattr(support, "lower_bound", None)
-    return support is dist.constraints.positive or support is dist.constraints.unit_interval or (lower is not None and float(lower) >= 0)
+    return (
+        support is dist.constraints.positive
+        or support is dist.constraints.unit_interval
+        or (lower is not None and float(lower) >= 0)
+    )
 
 
 def _amount(value: Any, name: str, own: Mapping[str, Array]) -> Any:

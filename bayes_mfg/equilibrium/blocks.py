@@ -5,6 +5,7 @@ rows, which XLA fuses and vectorises; calls into LAPACK for thousands of 3 x 3 b
 Above `UNROLL` states the blocks are large enough for library calls.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ def matmul(a: Array, b: Array) -> Array:
     inner = a.shape[1]
     if inner > 2 * UNROLL:
         return jnp.einsum("ijm,jkm->ikm", a, b)
-    return sum(a[:, k, None] * b[None, k] for k in range(inner))
+    return functools.reduce(jnp.add, (a[:, k, None] * b[None, k] for k in range(inner)))
 
 
 def matvec(a: Array, x: Array) -> Array:
@@ -32,7 +33,7 @@ def _small_matmul(a: Array, b: Array) -> Array:
     """`(p, q) x (q, r)` written as elementwise arithmetic, for scan bodies."""
     if a.shape[1] > 2 * UNROLL:
         return a @ b
-    return sum(a[:, k, None] * b[None, k] for k in range(a.shape[1]))
+    return functools.reduce(jnp.add, (a[:, k, None] * b[None, k] for k in range(a.shape[1])))
 
 
 def _small_matvec(a: Array, x: Array) -> Array:

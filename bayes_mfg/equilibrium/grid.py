@@ -59,7 +59,9 @@ class TimeGrid:
         bad = np.flatnonzero(~(np.diff(nodes) > 0))
         if bad.size or not np.all(np.isfinite(nodes)):
             at = int(bad[0]) if bad.size else int(np.flatnonzero(~np.isfinite(nodes))[0])
-            raise InputError(f"TimeGrid: times do not increase at index {at}: {nodes[at]} then {nodes[min(at + 1, nodes.size - 1)]}.")
+            raise InputError(
+                f"TimeGrid: times do not increase at index {at}: {nodes[at]} then {nodes[min(at + 1, nodes.size - 1)]}."
+            )
         horizon = float(nodes[-1] - nodes[0])
         return cls(horizon, nodes.size, substeps, float(nodes[0]), tuple(float(t) for t in nodes))
 

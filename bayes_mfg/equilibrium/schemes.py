@@ -6,7 +6,7 @@ point of all of them together with `mu[0] = mu0` and `u[M] = g(mu[M])`. Arrays a
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from jax import Array, lax
 from bayes_mfg.equilibrium.blocks import Linearisation, backward_recursion, forward_recursion, matmul, matvec
 from bayes_mfg.equilibrium.problem import Problem
 from bayes_mfg.errors import InputError
-
 
 type Pair = tuple[Array, Array]
 
@@ -76,7 +75,7 @@ def _stack_columns(columns: tuple[Array, Array]) -> Array:
     return jnp.concatenate([jnp.moveaxis(part, 0, 1) for part in columns], axis=0)
 
 
-def _halfway(left: Array, right: Array) -> Array:
+def _halfway(left: Any, right: Any) -> Any:
     return 0.5 * (left + right)
 
 

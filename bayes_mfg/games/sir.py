@@ -54,9 +54,7 @@ class SIR(Game):
         infection = params["beta"] * control * mu[1]
         zero = jnp.zeros_like(infection)
         recovery = params["recovery"] + zero
-        return jnp.stack(
-            [jnp.stack([zero, infection, zero]), jnp.stack([zero, zero, recovery]), jnp.stack([zero, zero, zero])]
-        )
+        return jnp.stack([jnp.stack([zero, infection, zero]), jnp.stack([zero, zero, recovery]), jnp.stack([zero, zero, zero])])
 
     def running_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
         avoidance = 0.5 * self.constant(params, "contact_cost") * (1.0 - control) ** 2

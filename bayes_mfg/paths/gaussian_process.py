@@ -99,10 +99,8 @@ class GaussianProcess(Varying):
             boundary = check_positive(self.boundary, "boundary", where)
             if boundary <= 1.0:
                 raise InputError(f"{where}: boundary is {boundary:g}; a factor above 1 is needed.")
-        if self.basis is None:
-            basis = max(int(np.ceil(basis_rule * boundary * half_range / short)), 4)
-        else:
-            basis = check_count(self.basis, "basis", where)
+        least = max(int(np.ceil(basis_rule * boundary * half_range / short)), 4)
+        basis = least if self.basis is None else check_count(self.basis, "basis", where)
         if not isinstance(self.centered, bool):
             raise InputError(f"{where}: centered is {self.centered!r}; true or false is needed.")
         centre, half_length = float(plan.start[0] + half_range), float(boundary * half_range)
