@@ -117,7 +117,7 @@ def _svi(model: Calibration, *, seed: int, progress: bool | None, starts: int = 
     return approximation.flat[None], approximation.stats, settings, [*_starts_disagree(mode), *approximation.warnings]
 
 
-def _point(model: Calibration, *, seed: int, progress: bool | None, objective: str = "map", **options: Any) -> tuple:
+def _point(model: Calibration, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:
     if objective == "map":
         mode = point.find_mode(model, seed=seed, progress=progress, **options)
         settings = {

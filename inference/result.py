@@ -73,8 +73,8 @@ class Fit:
             for name, part in parts.items():
                 flat = part.isel(chain=0, draw=0)
                 for index in np.ndindex(flat.shape):
-                    label = ", ".join(str(flat[d].values[i]) for d, i in zip(flat.dims, index, strict=True))
-                    rows[f"{name}[{label}]" if label else name] = {"estimate": float(flat.values[index])}
+                    label = ", ".join(str(flat[d].to_numpy()[i]) for d, i in zip(flat.dims, index, strict=True))
+                    rows[f"{name}[{label}]" if label else name] = {"estimate": float(flat.to_numpy()[index])}
             return pd.DataFrame.from_dict(rows, orient="index")
         # Different parts may keep different times, so each is summarised alone.
         tables = [
@@ -96,9 +96,9 @@ class Fit:
         os.close(handle)
         try:
             self.tree.to_netcdf(name, engine="h5netcdf")
-            os.replace(name, target)
+            pathlib.Path(name).replace(target)
         except BaseException:
-            os.unlink(name)
+            pathlib.Path(name).unlink()
             raise
         return target
 

@@ -43,6 +43,15 @@ FAMILIES = [
     for method in ("auto", "newton", "anderson", "picard")
 ]
 TOLERANCE = 1e-13
+# Beyond one method by itself, from a cold start; "auto" solves them all.
+TOO_HARD = {
+    *(("LQ", scheme, method, "repelling") for scheme in ("exponential", "paper") for method in ("anderson", "picard")),
+    ("SIR", "exponential", "newton", "strong"),
+    ("SIR", "exponential", "picard", "strong"),
+    ("SIR", "paper", "newton", "strong"),
+}
+# A method by itself, quicker to compile than "auto", that solves all of a game's cases.
+ALONE = {"LQ": "newton", "SIR": "anderson"}
 
 
 def _arc(t: Array, horizon: float) -> Array:
@@ -133,7 +142,7 @@ def _cases(quick: bool) -> list:
     cases = []
     for game, scheme, method in FAMILIES:
         for path in THETAS[game]:
-            if (path != "repelling" or method in ("auto", "newton")) and ((scheme, method) == QUICK) == quick:
+            if (game, scheme, method, path) not in TOO_HARD and ((scheme, method) == QUICK) == quick:
                 cases.append(pytest.param(game, scheme, method, path, id=f"{game}-{scheme}-{method}-{path}"))
     return cases
 
@@ -177,7 +186,7 @@ def test_hessian(game: str, scheme: str, method: str, path: str) -> None:
 def test_reverse_over_reverse_agrees(game: str, scheme: str, path: str) -> None:
     """The other order of modes gives the same Hessian; the rule does not depend on the method that found the solution."""
     theta = np.asarray(THETAS[game][path])
-    reverse, forward = (family(game, scheme, "newton")(theta) for family in (_reverse_twice, _hessian))
+    reverse, forward = (family(game, scheme, ALONE[game])(theta) for family in (_reverse_twice, _hessian))
     assert _error(reverse, forward) <= 1e-9
 
 
@@ -188,7 +197,7 @@ def test_forward_and_reverse_are_adjoint(game: str, scheme: str) -> None:
     """<J v, w> = <v, J' w> to 1e-12: the transposed elimination is the transpose."""
 
     def both(theta: Array) -> tuple[Array, Array]:
-        eq = _solve(game, scheme, "newton", theta)
+        eq = _solve(game, scheme, ALONE[game], theta)
         return eq.mu, eq.value
 
     @jax.jit
@@ -208,12 +217,12 @@ def test_forward_and_reverse_are_adjoint(game: str, scheme: str) -> None:
 @pytest.mark.slow
 def test_second_order_through_vmap() -> None:
     """A batch of Hessians is the Hessians one by one; they also come out of a Hessian of the batch's sum, block by block."""
-    loss = _loss("SIR", "paper", "newton")
+    loss = _loss("SIR", "paper", ALONE["SIR"])
     thetas = np.asarray([THETAS["SIR"][path] for path in ("constant", "arc", "strong")])
     batch = jax.jit(jax.vmap(jax.hessian(lambda theta: loss(theta)[0])))(thetas)
     whole = jax.jit(jax.hessian(lambda ts: jnp.sum(jax.vmap(lambda theta: loss(theta)[0])(ts))))(thetas)
     for k, theta in enumerate(thetas):
-        alone = _hessian("SIR", "paper", "newton")(theta)
+        alone = _hessian("SIR", "paper", ALONE["SIR"])(theta)
         assert _error(batch[k], alone) <= 1e-9
         assert _error(whole[k, :, k], alone) <= 1e-9
     assert np.abs(whole[0, :, 1]).max() <= 1e-12 * np.abs(whole[0, :, 0]).max()

@@ -131,6 +131,7 @@ def solve(
 def _solve(
     problem: Problem, start: tuple[Array, Array] | None, method: str, scheme: Scheme, tolerance: float, max_steps: int
 ) -> Equilibrium:
+    slack = max(1e-6, 10 * tolerance)
     numbers, rest = eqx.partition(problem, eqx.is_inexact_array)
 
     def found(numbers: Problem) -> tuple[Array, Array, dict[str, Array]]:
@@ -150,6 +151,9 @@ def _solve(
             Code.CONVERGED,
             jnp.where(~jnp.isfinite(size), Code.NOT_FINITE, jnp.where(state.stalled, Code.STALLED, Code.MAX_STEPS)),
         )
+        # An explicit scheme can reproduce its own recursion exactly while shares explode.
+        outside = ~((jnp.min(mu) >= -slack) & (jnp.max(jnp.abs(jnp.sum(mu, axis=0) - 1.0)) <= slack))
+        code = jnp.where((code == Code.CONVERGED) & outside, Code.OFF_SIMPLEX, code)
         failed = code != Code.CONVERGED
         report = {"code": code, "residual": size, "iterations": state.steps}
         return jnp.where(failed, jnp.nan, mu), jnp.where(failed, jnp.nan, u), report

@@ -14,12 +14,14 @@ class Code(enum.IntEnum):
     MAX_STEPS = 1
     STALLED = 2
     NOT_FINITE = 3
+    OFF_SIMPLEX = 4
 
 
 _SENTENCES = {
     Code.CONVERGED: "The equilibrium was found: the residual is below the tolerance.",
     Code.MAX_STEPS: "The equilibrium was not found: the iterations ran out before the residual fell below the tolerance.",
     Code.STALLED: "The equilibrium was not found: no step along the Newton direction lowered the residual.",
+    Code.OFF_SIMPLEX: "The equilibrium was not found: the equations hold, but the population has left the simplex (more time steps are needed).",
     Code.NOT_FINITE: "The equilibrium was not found: the game's costs or rates are not finite at the given parameters.",
 }
 
