@@ -42,7 +42,9 @@ def size_of(defects: Pair, u: Array) -> Array:
     """Largest defect: of the population absolutely, of the value relative to max(1, |u|). Infinite where not finite."""
     r_mu, r_u = defects
     size = jnp.maximum(jnp.max(jnp.abs(r_mu)), jnp.max(jnp.abs(r_u)) / jnp.maximum(1.0, jnp.max(jnp.abs(u))))
-    return jnp.where(jnp.isfinite(size), size, jnp.inf)
+    # A maximum does not do to find a NaN: XLA's vectorised one on the CPU drops it in large batches. A sum keeps it.
+    finite = jnp.isfinite(jnp.sum(r_mu) + jnp.sum(r_u)) & jnp.isfinite(size)
+    return jnp.where(finite, size, jnp.inf)
 
 
 def start(scheme: Scheme, problem: Problem, guess: Pair | None = None) -> State:

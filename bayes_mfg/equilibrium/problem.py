@@ -56,7 +56,8 @@ class Problem(eqx.Module):
 
 
 def _as_float_array(x: Any, dtype: Any) -> Any:
-    numeric = isinstance(x, float | np.floating) or eqx.is_inexact_array(x)
+    # Whole numbers too: `congestion=50` is a constant to differentiate by, not a new program to compile.
+    numeric = (isinstance(x, int | float | np.number) and not isinstance(x, bool)) or eqx.is_inexact_array(x)
     return jnp.asarray(x, dtype) if numeric else x
 
 

@@ -120,10 +120,10 @@ def solve(
     start = None
     if guess is not None:
         interpolation = jnp.asarray(grid.interpolation, problem.mu0.dtype)
+        if any(np.shape(part) != (grid.points, game.n_states) for part in guess):
+            raise InputError(f"guess must hold two arrays of shape {(grid.points, game.n_states)}.")
         mu, value = ((interpolation @ jnp.asarray(part, problem.mu0.dtype)).T for part in guess)
         start = mu, value
-        if any(part.shape != (game.n_states, grid.intervals + 1) for part in start):
-            raise InputError(f"guess must hold two arrays of shape {(grid.points, game.n_states)}.")
     return _solve(problem, start, method, chosen, tolerance, steps)
 
 
