@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +13,11 @@ import xarray as xr
 from jax import Array
 
 from bayes_mfg.equilibrium import Code
-from bayes_mfg.inference.coordinates import compiled, coordinates
-from bayes_mfg.inference.errors import FitError
 from bayes_mfg.models import Calibration, Data, describe
+
+from .coordinates import compiled, coordinates
+from .errors import FitError
+from .report_stats import ESS, R_HAT, convergence
 
 CHUNK = 100
 """Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
@@ -246,19 +247,14 @@ def _solver(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[i
 def convergence_warnings(tree: xr.DataTree, parameters: tuple[str, ...]) -> list[str]:
     """Sentences on what a reader must know before believing the draws."""
     told = []
-    posterior = tree["posterior"].to_dataset()
-    worst, least = 1.0, np.inf
-    for name in (*parameters, "mu"):
-        cells = posterior[name].values.reshape(*posterior[name].shape[:2], -1)
-        # Cells that never move (a known parameter, a recovered share of zero at the start) have no R-hat.
-        moving = xr.Dataset({"x": (("chain", "draw", "cell"), cells[..., np.ptp(cells, axis=(0, 1)) > 1e-12])})
-        if moving.sizes["cell"]:
-            worst = max(worst, float(az.rhat(moving)["x"].max()))
-            least = min(least, *(float(az.ess(moving, method=kind)["x"].min()) for kind in ("bulk", "tail")))
-    if worst > 1.01:
-        told.append(f"The chains disagree: the largest R-hat is {worst:.3f}; at most 1.01 is wanted.")
-    if least < 400:
-        told.append(f"The smallest effective sample size is {least:.0f}; at least 400 is wanted.")
+    judged = convergence(tree["posterior"].to_dataset()[[*parameters, "mu"]])
+    worst = max((row.r_hat for row in judged if row.checked), default=1.0)
+    least = min((ess for row in judged if row.checked for ess in (row.ess_bulk, row.ess_tail)), default=np.inf)
+    # Comparisons are written so that a figure that is not a number warns, too.
+    if not worst <= R_HAT:
+        told.append(f"The chains disagree: the largest R-hat is {worst:.3f}; at most {R_HAT} is wanted.")
+    if not least >= ESS:
+        told.append(f"The smallest effective sample size is {least:.0f}; at least {ESS:.0f} is wanted.")
     stats = tree["sample_stats"].to_dataset()
     diverging = int(stats["diverging"].sum())
     if diverging:

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference import nuts, point, svi
-from bayes_mfg.inference.assemble import assemble, convergence_warnings
-from bayes_mfg.inference.result import Fit
 from bayes_mfg.models import Calibration
+
+from . import nuts, point, svi
+from .assemble import assemble, convergence_warnings
+from .result import Fit
 
 METHODS = ("nuts", "svi", "point")
 

@@ -13,11 +13,12 @@ from jax import Array, lax
 from jax.experimental import io_callback
 from numpyro.infer.hmc import hmc
 
-from bayes_mfg.inference.coordinates import compiled, coordinates
-from bayes_mfg.inference.errors import FitError
-from bayes_mfg.inference.point import Mode
-from bayes_mfg.inference.progress import bar
 from bayes_mfg.models import Calibration
+
+from .coordinates import compiled, coordinates
+from .errors import FitError
+from .point import Mode
+from .progress import bar
 
 log = logging.getLogger(__name__)
 

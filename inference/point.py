@@ -11,11 +11,12 @@ import scipy.optimize
 from jax import Array, lax
 
 from bayes_mfg.equilibrium import Code
-from bayes_mfg.inference.coordinates import coordinates, value_and_gradient
-from bayes_mfg.inference.errors import FitError
-from bayes_mfg.inference.progress import bar
 from bayes_mfg.models import Calibration, Data
 from bayes_mfg.models.observations import Record
+
+from .coordinates import coordinates, value_and_gradient
+from .errors import FitError
+from .progress import bar
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ from jax import Array
 
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference.assemble import CHUNK
-from bayes_mfg.inference.coordinates import coordinates
+
+from .assemble import CHUNK
+from .coordinates import coordinates
 
 if TYPE_CHECKING:
-    from bayes_mfg.inference.result import Fit
+    from .result import Fit
 
 
 def predict(

@@ -1,13 +1,13 @@
 """The report of a fit: one self-contained HTML page, made from the fit's tree alone."""
 
 import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
 import xarray as xr
 
 from . import report_charts, report_tables
+from .files import replacing
 from .report_page import document
 from .report_stats import convergence, group
 
@@ -72,16 +72,6 @@ def write_report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
     """
     target = Path(path)
     page = render(tree)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(page)
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # mkstemp makes private files; a report has the rights of any other
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with replacing(target) as part:
+        part.write_text(page, encoding="utf-8", newline="\n")
     return target

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import arviz as az
@@ -13,6 +12,8 @@ import xarray as xr
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import Calibration
+
+from .files import replacing
 
 SUMMARY_TIMES = 5
 """Times at which a varying path is listed in a summary."""
@@ -77,9 +78,13 @@ class Fit:
                     rows[f"{name}[{label}]" if label else name] = {"estimate": float(flat.to_numpy()[index])}
             return pd.DataFrame.from_dict(rows, orient="index")
         # Different parts may keep different times, so each is summarised alone.
-        tables = [
-            az.summary(xr.Dataset({name: part}), ci_kind="eti", ci_prob=ci_prob, round_to="none") for name, part in parts.items()
-        ]
+        # ArviZ takes the quantiles of its tail ESS from the configuration: here they are the ends of the interval that is shown.
+        tail = 0.5 * (1.0 + ci_prob)
+        with az.rc_context({"stats.ci_prob": tail}):
+            tables = [
+                az.summary(xr.Dataset({name: part}), ci_kind="eti", ci_prob=ci_prob, round_to="none")
+                for name, part in parts.items()
+            ]
         return pd.concat(tables)
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -92,25 +97,19 @@ class Fit:
         target = pathlib.Path(path)
         if not target.parent.is_dir():
             raise InputError(f"{target}: the folder {target.parent} does not exist.")
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        os.close(handle)
-        try:
-            self.tree.to_netcdf(name, engine="h5netcdf")
-            pathlib.Path(name).replace(target)
-        except BaseException:
-            pathlib.Path(name).unlink()
-            raise
+        with replacing(target) as part:
+            self.tree.to_netcdf(part, engine="h5netcdf")
         return target
 
     def report(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Write the report, one self-contained HTML page."""
-        from bayes_mfg.inference.report import write_report
+        from .report import write_report
 
         return write_report(self.tree, path)
 
     def predict(self, times: Any = None, **options: Any) -> xr.Dataset:
         """Populations, values and replicated observations at given times; see `bayes_mfg.inference.predict`."""
-        from bayes_mfg.inference.predict import predict
+        from .predict import predict
 
         return predict(self, times, **options)
 

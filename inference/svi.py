@@ -14,11 +14,12 @@ from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference.coordinates import coordinates
-from bayes_mfg.inference.errors import FitError
-from bayes_mfg.inference.point import Mode
-from bayes_mfg.inference.progress import bar
 from bayes_mfg.models import Calibration, Data
+
+from .coordinates import coordinates
+from .errors import FitError
+from .point import Mode
+from .progress import bar
 
 GUIDES: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMultivariateNormal, "full": AutoMultivariateNormal}
 CHUNK = 100

@@ -1,8 +1,8 @@
 """NumPyro models: observation models, initial populations, and the calibration model."""
 
-from bayes_mfg.models.calibration import Calibration, Data, Trajectories, describe
-from bayes_mfg.models.initial import INITIALS, FirstObserved, Initial, Known, Seeded, UnknownShares
-from bayes_mfg.models.observations import (
+from .calibration import Calibration, Data, Trajectories, describe
+from .initial import INITIALS, FirstObserved, Initial, Known, Seeded, UnknownShares
+from .observations import (
     OBSERVATIONS,
     BetaBinomial,
     Binomial,

@@ -16,9 +16,10 @@ from bayes_mfg.equilibrium import Code, Scheme, TimeGrid, solve
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import Game
-from bayes_mfg.models.initial import Draw, Initial, resolve_initial
-from bayes_mfg.models.observations import Observation, Record
 from bayes_mfg.paths import BoundPath, Constant, Context, Path
+
+from .initial import Draw, Initial, resolve_initial
+from .observations import Observation, Record
 
 INTERVALS = 100
 """Solver steps that the default number of substeps aims at."""

@@ -12,7 +12,8 @@ from jax import Array
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
-from bayes_mfg.models.observations import in_words
+
+from .observations import in_words
 
 type Draw = Callable[[str, dist.Distribution], Array]
 

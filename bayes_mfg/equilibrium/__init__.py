@@ -1,9 +1,9 @@
 """Equilibria of finite-state mean field games: grids, time schemes, solvers, exact derivatives."""
 
-from bayes_mfg.equilibrium.exploitability import exploitability
-from bayes_mfg.equilibrium.grid import TimeGrid
-from bayes_mfg.equilibrium.schemes import ExponentialMidpoint, Paper, Scheme
-from bayes_mfg.equilibrium.solve import Equilibrium, solve
-from bayes_mfg.equilibrium.status import Code, Status
+from .exploitability import exploitability
+from .grid import TimeGrid
+from .schemes import ExponentialMidpoint, Paper, Scheme
+from .solve import Equilibrium, solve
+from .status import Code, Status
 
 __all__ = ["Code", "Equilibrium", "ExponentialMidpoint", "Paper", "Scheme", "Status", "TimeGrid", "exploitability", "solve"]

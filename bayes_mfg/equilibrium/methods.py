@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from bayes_mfg.equilibrium.blocks import factorise
-from bayes_mfg.equilibrium.problem import Problem
-from bayes_mfg.equilibrium.schemes import Pair, Scheme, residual
+from .blocks import factorise
+from .problem import Problem
+from .schemes import Pair, Scheme, residual
 
 MEMORY = 6
 HALVINGS = 14

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from bayes_mfg.equilibrium.grid import TimeGrid
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Game
+
+from .grid import TimeGrid
 
 
 class Problem(eqx.Module):

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bayes_mfg.equilibrium.blocks import Linearisation, backward_recursion, forward_recursion, matmul, matvec
-from bayes_mfg.equilibrium.problem import Problem
 from bayes_mfg.errors import InputError
+
+from .blocks import Linearisation, backward_recursion, forward_recursion, matmul, matvec
+from .problem import Problem
 
 type Pair = tuple[Array, Array]
 

@@ -10,14 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from bayes_mfg.equilibrium import methods
-from bayes_mfg.equilibrium.blocks import factorise, transpose_of
-from bayes_mfg.equilibrium.grid import TimeGrid
-from bayes_mfg.equilibrium.problem import Problem, build
-from bayes_mfg.equilibrium.schemes import Scheme, get_scheme, residual
-from bayes_mfg.equilibrium.status import Code, Status
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Game
+
+from . import methods
+from .blocks import factorise, transpose_of
+from .grid import TimeGrid
+from .problem import Problem, build
+from .schemes import Scheme, get_scheme, residual
+from .status import Code, Status
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Finite-state mean field games: the interface and the built-in games."""
 
-from bayes_mfg.games.base import Game, Parameter
-from bayes_mfg.games.linear_quadratic import LinearQuadratic
-from bayes_mfg.games.sir import SIR
+from .base import Game, Parameter
+from .linear_quadratic import LinearQuadratic
+from .sir import SIR
 
 __all__ = ["SIR", "Game", "LinearQuadratic", "Parameter"]

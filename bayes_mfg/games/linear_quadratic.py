@@ -9,7 +9,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.games.base import Game, Parameter
+
+from .base import Game, Parameter
 
 
 class LinearQuadratic(Game):

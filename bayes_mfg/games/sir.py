@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from bayes_mfg.games.base import Game, Parameter
+from .base import Game, Parameter
 
 
 class SIR(Game):

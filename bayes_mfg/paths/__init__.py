@@ -1,11 +1,11 @@
 """Parameter paths: priors over functions gamma(t, mu) for one game parameter."""
 
-from bayes_mfg.paths.base import BoundPath, Conditional, Context, Path, PathFunction
-from bayes_mfg.paths.constant import Constant
-from bayes_mfg.paths.gaussian_process import GaussianProcess
-from bayes_mfg.paths.links import Below, Bounded, Identity, Link, Positive, Softplus
-from bayes_mfg.paths.neural import Neural
-from bayes_mfg.paths.splines import PiecewiseConstant, RandomWalk, Spline
+from .base import BoundPath, Conditional, Context, Path, PathFunction
+from .constant import Constant
+from .gaussian_process import GaussianProcess
+from .links import Below, Bounded, Identity, Link, Positive, Softplus
+from .neural import Neural
+from .splines import PiecewiseConstant, RandomWalk, Spline
 
 FAMILIES: dict[str, type[Path]] = {
     family.__name__: family for family in (Constant, PiecewiseConstant, RandomWalk, GaussianProcess, Spline, Neural)

@@ -15,7 +15,8 @@ from numpyro.distributions import Distribution
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths.inputs import InputPlan, Inputs
+
+from .inputs import InputPlan, Inputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

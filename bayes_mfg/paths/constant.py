@@ -11,11 +11,12 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths.base import BoundPath, Context, Path, PathFunction, Prior, describe
-from bayes_mfg.paths.inputs import NO_INPUT, Inputs
-from bayes_mfg.paths.links import Link, resolve_link
-from bayes_mfg.paths.priors import check_prior, normal
-from bayes_mfg.paths.varying import resolve_level
+
+from .base import BoundPath, Context, Path, PathFunction, Prior, describe
+from .inputs import NO_INPUT, Inputs
+from .links import Link, resolve_link
+from .priors import check_prior, normal
+from .varying import resolve_level
 
 
 class ConstantFunction(PathFunction):

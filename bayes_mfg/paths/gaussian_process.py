@@ -12,11 +12,12 @@ from numpyro.contrib.hsgp.spectral_densities import diag_spectral_density_matern
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths.base import BoundPath, Conditional, Context, PathFunction, Prior, describe
-from bayes_mfg.paths.inputs import Inputs
-from bayes_mfg.paths.priors import amount, check_amount, check_choice, check_count, check_positive, normal, quantiles
-from bayes_mfg.paths.splines import hold
-from bayes_mfg.paths.varying import Varying
+
+from .base import BoundPath, Conditional, Context, PathFunction, Prior, describe
+from .inputs import Inputs
+from .priors import amount, check_amount, check_choice, check_count, check_positive, normal, quantiles
+from .splines import hold
+from .varying import Varying
 
 # kernel -> (name, boundary factor per length scale, basis functions per boundary factor): Riutort-Mayol et al. (2023), section 4.
 _RULES = {

@@ -11,11 +11,12 @@ from jax import Array
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths.base import BoundPath, Context, PathFunction, Prior
-from bayes_mfg.paths.inputs import Inputs
-from bayes_mfg.paths.links import Softplus
-from bayes_mfg.paths.priors import check_choice, check_count, check_positive, normal
-from bayes_mfg.paths.varying import Varying
+
+from .base import BoundPath, Context, PathFunction, Prior
+from .inputs import Inputs
+from .links import Softplus
+from .priors import check_choice, check_count, check_positive, normal
+from .varying import Varying
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,

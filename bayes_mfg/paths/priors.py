@@ -12,7 +12,8 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.paths.base import describe
+
+from .base import describe
 
 
 def support_bounds(prior: dist.Distribution) -> tuple[float, float] | None:

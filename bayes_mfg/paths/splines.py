@@ -14,10 +14,11 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths.base import BoundPath, Conditional, Context, PathFunction, Prior
-from bayes_mfg.paths.inputs import Inputs
-from bayes_mfg.paths.priors import check_choice, check_count, normal
-from bayes_mfg.paths.varying import Frame, Varying
+
+from .base import BoundPath, Conditional, Context, PathFunction, Prior
+from .inputs import Inputs
+from .priors import check_choice, check_count, normal
+from .varying import Frame, Varying
 
 
 def hold(x: Array, low: float, high: float) -> Array:

@@ -14,10 +14,11 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths.base import Context, Path, PathFunction, Prior, describe
-from bayes_mfg.paths.inputs import InputPlan, Inputs, plan_inputs
-from bayes_mfg.paths.links import Link, resolve_link
-from bayes_mfg.paths.priors import amount, check_amount, check_positive, normal
+
+from .base import Context, Path, PathFunction, Prior, describe
+from .inputs import InputPlan, Inputs, plan_inputs
+from .links import Link, resolve_link
+from .priors import amount, check_amount, check_positive, normal
 
 
 class LinkedFunction(PathFunction):
