@@ -97,7 +97,7 @@ def assemble(
     FitError : when a draw has no equilibrium (the sampler would not have kept it), or no prior draw has one.
     """
     chains, draws, size = flat.shape
-    posterior = derived(model, flat.reshape(-1, size), seed)
+    posterior = derived(model, flat.reshape(chains * draws, size), seed)
     if (posterior["solver/code"] != Code.CONVERGED).any():
         raise FitError(
             "Some posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing."

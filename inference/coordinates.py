@@ -33,7 +33,7 @@ class Coordinates:
         self.transforms = {name: biject_to(site["fn"].support) for name, site in sites.items()}
         self.shapes = {name: jnp.shape(self.transforms[name].inv(site["value"])) for name, site in sites.items()}
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        self.offsets = dict(zip(self.shapes, np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int), strict=True))
+        self.offsets = dict(zip(self.shapes, (sum(sizes[:k]) for k in range(len(sizes))), strict=True))
         self.size = int(sum(sizes))
         self.names = [
             name + (f"[{','.join(map(str, index))}]" if shape else "")

@@ -14,6 +14,8 @@ from bayes_mfg.models import Calibration
 
 from . import nuts, point, svi
 from .assemble import assemble, convergence_warnings
+from .coordinates import coordinates
+from .options import check
 from .result import Fit
 
 METHODS = ("nuts", "svi", "point")
@@ -53,13 +55,16 @@ def fit(
 
     Raises
     ------
-    InputError : for an unknown method or option.
+    InputError : for an unknown method or option, or a model without unknowns.
     FitError : when no point can be found at which the equilibria exist.
     """
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
     if not isinstance(model, Calibration):
         raise InputError(f"model is {type(model).__name__}; a bayes_mfg.models.Calibration is needed.")
+    if not coordinates(model).size:
+        raise InputError("The model has no unknowns: every path, the initial populations and the observation model are known.")
+    check({"seed": seed, "prior_samples": prior_samples, **options})
     begin = time.perf_counter()
     run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
     try:

@@ -10,9 +10,11 @@ from jax import Array
 
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
+from bayes_mfg.models import Calibration, Data
 
 from .assemble import CHUNK
-from .coordinates import coordinates
+from .coordinates import compiled, coordinates
+from .options import whole
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -46,57 +48,38 @@ def predict(
     model = fit.model
     if model is None:
         raise InputError("This fit was loaded without its model; use load(path, model=...) to predict.")
-    start, end = model.grid.times[0], model.grid.times[-1]
-    asked = model.grid.times if times is None else np.atleast_1d(np.asarray(times, dtype=float))
-    if asked.ndim != 1 or not np.all(np.isfinite(asked)) or np.any(np.diff(asked) <= 0):
-        raise InputError("predict: times must be finite and increasing.")
-    if asked[0] < start or asked[-1] > end:
-        raise InputError(
-            f"predict: times go from {asked[0]:g} to {asked[-1]:g}; the model covers {start:g} to {end:g} (see `horizon` of Calibration)."
-        )
-    d = model.game.n_states
-    fresh = None
-    names = list(model.population.trajectories)
+    asked = _times(times, model.grid.times)
+    fresh, names = None, list(model.population.trajectories)
     if initial is not None:
         if any(path.needs_observed for path in model.bound.values()):
             raise InputError(
                 "predict: a path takes the observed population as input, which a new initial population does not have."
             )
-        fresh = np.atleast_2d(np.asarray(initial, dtype=float))
-        if fresh.ndim != 2 or fresh.shape[1] != d or np.any(fresh < 0) or np.any(np.abs(fresh.sum(axis=1) - 1) > 1e-6):
-            raise InputError(f"predict: initial must hold distributions over {d} states.")
+        fresh = _distributions(initial, model.game.n_states)
         names = [f"initial {k}" for k in range(len(fresh))]
-    count = len(names)
-    sizes = _totals(fit, totals, count, len(asked))
+    sizes = _totals(fit, totals, len(names), len(asked))
     left = np.clip(np.searchsorted(model.grid.times, asked, side="right") - 1, 0, len(model.grid.times) - 2)
     weight = (asked - model.grid.times[left]) / (model.grid.times[left + 1] - model.grid.times[left])
-
-    space = coordinates(model)
-    observed = np.zeros((count, *model.data.observed.shape[1:])) if fresh is not None else model.data.observed
-    data = model.data._replace(observed=jnp.asarray(observed))
-
-    def between(path: Array) -> Array:
-        w = jnp.asarray(weight)[:, None]
-        return (1 - w) * path[:, left] + w * path[:, left + 1]
-
-    def one(x: Array, key: Array) -> tuple[Array, Array, Array, Array]:
-        latents = space.latents(space.constrain(x), data)
-        if fresh is not None:
-            latents = {**latents, "mu0": jnp.asarray(fresh)}
-        result = model.trajectories(latents, data)
-        mu, value = between(result.mu), between(result.value)
-        safe = jnp.where(jnp.isnan(mu), 1.0 / d, mu)
-        replicate = model.observation.distribution(safe, jnp.asarray(sizes), latents["own"], model.state_index).sample(key)
-        return mu, value, replicate, jnp.all(result.code == Code.CONVERGED)
-
-    flat = fit.tree["unconstrained_posterior"].to_dataset()["latent"].to_numpy().reshape(-1, space.size)
+    flat = fit.tree["unconstrained_posterior"].to_dataset()["latent"].to_numpy()
+    flat = flat.reshape(flat.shape[0] * flat.shape[1], flat.shape[2])
     if num_draws is not None:
-        if not 1 <= num_draws <= len(flat):
-            raise InputError(f"predict: num_draws is {num_draws}; the fit has {len(flat)} draws.")
+        if not whole(num_draws) or not 1 <= num_draws <= len(flat):
+            raise InputError(
+                f"predict: num_draws is {num_draws!r}; a whole number from 1 to {len(flat)}, the draws of the fit, is needed."
+            )
         flat = flat[np.linspace(0, len(flat) - 1, num_draws).round().astype(int)]
+
+    data = model.data
+    if fresh is not None:
+        data = data._replace(observed=jnp.zeros((len(fresh), *data.observed.shape[1:])))
+    many = compiled(model, "predict", lambda: jax.jit(jax.vmap(_one(model), in_axes=(0, 0, None, None, None, None))))
     keys = jax.random.split(jax.random.key(seed), len(flat))
-    many = jax.jit(jax.vmap(one))
-    parts = [many(jnp.asarray(flat[k : k + CHUNK]), keys[k : k + CHUNK]) for k in range(0, len(flat), CHUNK)]
+    where = (jnp.asarray(left), jnp.asarray(weight))
+    start = None if fresh is None else jnp.asarray(fresh)
+    parts = [
+        many(jnp.asarray(flat[k : k + CHUNK]), keys[k : k + CHUNK], data, start, where, jnp.asarray(sizes))
+        for k in range(0, len(flat), CHUNK)
+    ]
     mu, value, replicate, good = (np.concatenate([np.asarray(part[k]) for part in parts]) for k in range(4))
     dims = ("draw", "trajectory", "time", "state")
     return xr.Dataset(
@@ -116,6 +99,58 @@ def predict(
     )
 
 
+def _one(model: Calibration) -> Any:
+    """Function from one draw to populations, values and a replicate at the times asked for, and whether all equilibria were found."""
+    space = coordinates(model)
+
+    def one(x: Array, key: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array) -> tuple:
+        latents = space.latents(space.constrain(x), data)
+        if start is not None:
+            latents = {**latents, "mu0": start}
+        result = model.trajectories(latents, data)
+        left, weight = where
+
+        def between(path: Array) -> Array:
+            w = weight[:, None]
+            return (1 - w) * path[:, left] + w * path[:, left + 1]
+
+        mu, value = between(result.mu), between(result.value)
+        safe = jnp.where(jnp.isnan(mu), 1.0 / model.game.n_states, mu)
+        replicate = model.observation.distribution(safe, sizes, latents["own"], model.state_index).sample(key)
+        return mu, value, replicate, jnp.all(result.code == Code.CONVERGED)
+
+    return one
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(value, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"predict: {name} is {value!r}; numbers are needed.") from error
+
+
+def _times(times: Any, grid: np.ndarray) -> np.ndarray:
+    if times is None:
+        return grid
+    asked = np.atleast_1d(_numbers(times, "times"))
+    if asked.ndim != 1 or not asked.size or not np.all(np.isfinite(asked)) or np.any(np.diff(asked) <= 0):
+        raise InputError("predict: times must be finite and increasing, at least one.")
+    start, end = grid[0], grid[-1]
+    slack = 1e-9 * (end - start)  # a time computed as a product may miss the end by its last digit
+    if asked[0] < start - slack or asked[-1] > end + slack:
+        raise InputError(
+            f"predict: times go from {asked[0]:g} to {asked[-1]:g}; the model covers {start:g} to {end:g} (see `horizon` of Calibration)."
+        )
+    return np.clip(asked, start, end)
+
+
+def _distributions(initial: Any, d: int) -> np.ndarray:
+    fresh = np.atleast_2d(_numbers(initial, "initial"))
+    if fresh.ndim != 2 or fresh.shape[1] != d or not np.all(fresh >= 0) or np.any(np.abs(fresh.sum(axis=1) - 1) > 1e-6):
+        raise InputError(f"predict: initial must hold distributions over {d} states.")
+    return fresh
+
+
 def _totals(fit: "Fit", totals: Any, count: int, times: int) -> np.ndarray:
     recorded = np.asarray(fit.tree["constant_data"]["totals"].values, dtype=float)
     if totals is None:
@@ -123,7 +158,7 @@ def _totals(fit: "Fit", totals: Any, count: int, times: int) -> np.ndarray:
         seen = np.array([row[row > 0][-1] if (row > 0).any() else 1.0 for row in recorded])
         sizes = seen if len(seen) == count else np.full(count, seen[0])
     else:
-        sizes = np.asarray(totals, dtype=float)
-        if sizes.shape not in ((), (count,)) or np.any(sizes < 0):
+        sizes = _numbers(totals, "totals")
+        if sizes.shape not in ((), (count,)) or not np.all((sizes >= 0) & np.isfinite(sizes)):
             raise InputError(f"predict: totals must be a non-negative number or one for each of {count} trajectories.")
     return np.broadcast_to(np.broadcast_to(sizes, (count,))[:, None], (count, times))

@@ -13,6 +13,7 @@ import xarray as xr
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import Calibration
 
+from .coordinates import coordinates
 from .files import replacing
 
 SUMMARY_TIMES = 5
@@ -128,7 +129,7 @@ def load(path: str | os.PathLike[str], model: Calibration | None = None) -> Fit:
 
     Raises
     ------
-    InputError : when the file is missing or is not a saved fit.
+    InputError : when the file is missing, is not a saved fit, or is a fit of a model with other unknowns.
     """
     source = pathlib.Path(path)
     if not source.is_file():
@@ -139,6 +140,8 @@ def load(path: str | os.PathLike[str], model: Calibration | None = None) -> Fit:
         raise InputError(f"{source}: not a saved fit ({error}).") from error
     if "bayes_mfg_version" not in tree.attrs or "posterior" not in tree.children:
         raise InputError(f"{source}: a netCDF file, but not a saved fit of bayes-mfg.")
+    if model is not None and list(tree["unconstrained_posterior"]["coordinate"].to_numpy()) != coordinates(model).names:
+        raise InputError(f"{source}: a fit of another model than the one given; their unknowns differ.")
     return Fit(tree, model)
 
 

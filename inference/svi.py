@@ -10,6 +10,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from jax import Array, lax
+from numpyro import handlers
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
 
@@ -73,7 +74,9 @@ def approximate(
 
     def whitened(data: Data) -> None:
         x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
-        numpyro.factor("density", -space.potential(location + factor @ x, data))
+        with handlers.block():  # the model's own sites are none of the guide's
+            density = -space.potential(location + factor @ x, data)
+        numpyro.factor("density", density)
 
     family = GUIDES[guide](whitened, init_loc_fn=numpyro.infer.init_to_value(values={"x": jnp.zeros(space.size)}), init_scale=1.0)
     steps = optax.exponential_decay(learning_rate, num_steps, 0.1)

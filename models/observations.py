@@ -6,10 +6,11 @@ for everything that was not seen. Scales and concentrations are numbers or NumPy
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -88,20 +89,16 @@ def _positive(value: Any, name: str, kind: str) -> None:
     if isinstance(value, dist.Distribution):
         if value.shape() != ():
             raise InputError(f"{kind}: the prior of {name} has shape {value.shape()}; a scalar one is needed.")
-        if not isinstance(value.support, type(dist.constraints.positive)) and not _inside_positive(value.support):
+        if not _inside_positive(value.support):
             raise InputError(f"{kind}: the prior of {name} has support {value.support}; {name} must be positive.")
         return
-    if not (isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0):
         raise InputError(f"{kind}: {name} is {value!r}; a positive number or a NumPyro distribution is needed.")
 
 
 def _inside_positive(support: Any) -> bool:
     lower = getattr(support, "lower_bound", None)
-    return (
-        support is dist.constraints.positive
-        or support is dist.constraints.unit_interval
-        or (lower is not None and float(lower) >= 0)
-    )
+    return lower is not None and float(lower) >= 0
 
 
 def _amount(value: Any, name: str, own: Mapping[str, Array]) -> Any:
@@ -125,6 +122,8 @@ def _as_tuple(states: Any) -> tuple[str, ...] | None:
         return None
     if isinstance(states, str):
         raise InputError(f"states is {states!r}; a list of names is needed, such as [{states!r}].")
+    if not isinstance(states, Iterable):
+        raise InputError(f"states is {states!r}; a list of names is needed.")
     names = tuple(states)
     if not names or len(set(names)) != len(names):
         raise InputError(f"states is {list(names)}; at least one name is needed and none twice.")
@@ -230,6 +229,13 @@ class _Counts(Observation):
         return np.where(mask, population.counts[..., index], 0), mask, np.maximum(population.totals, 0)
 
 
+class _MultinomialProbs(dist.MultinomialProbs):
+    """NumPyro's, whose own `sample` needs totals that are known when it is compiled."""
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        return jax.random.multinomial(key, self.total_count, self.probs, shape=sample_shape + self.batch_shape).astype(int)
+
+
 class Multinomial(_Counts):
     """Counts are multinomial over the states; with `states`, over these and the rest.
 
@@ -260,7 +266,7 @@ class Multinomial(_Counts):
             probs = jnp.concatenate([probs, 1.0 - probs.sum(axis=-1, keepdims=True)], axis=-1)
         probs = jnp.maximum(probs, FLOOR)
         probs = probs / probs.sum(axis=-1, keepdims=True)
-        return dist.MultinomialProbs(probs, totals.astype(int))
+        return _MultinomialProbs(probs, totals.astype(int))
 
 
 class Binomial(_Counts):

@@ -1,0 +1,49 @@
+"""Checks of the options of `fit`, before anything is compiled."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bayes_mfg.errors import InputError
+
+LEAST = {
+    "seed": 0,
+    "prior_samples": 0,
+    "num_chains": 1,
+    "num_warmup": 0,
+    "num_samples": 1,
+    "max_tree_depth": 1,
+    "starts": 1,
+    "max_steps": 1,
+    "num_steps": 1,
+    "num_particles": 1,
+    "epochs": 1,
+    "batch": 1,
+}
+"""Whole numbers and the least that each may be."""
+
+MOST = {"target_accept_prob": 1.0, "window": 1.0, "learning_rate": np.inf}
+"""Positive numbers and the most that each may be."""
+
+
+def whole(value: Any) -> bool:
+    """Whether a value is a whole number, and not True or False."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse options of `fit` that are out of range; names that are not known here are left to the methods.
+
+    Raises
+    ------
+    InputError : for the first that is.
+    """
+    for name, value in options.items():
+        if name in LEAST and not (whole(value) and value >= LEAST[name]):
+            raise InputError(f"fit: {name} is {value!r}; a whole number of at least {LEAST[name]} is needed.")
+        if name in MOST and not (
+            isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 < value <= MOST[name]
+        ):
+            limit = "" if MOST[name] == np.inf else f" up to {MOST[name]:g}"
+            raise InputError(f"fit: {name} is {value!r}; a positive number{limit} is needed.")

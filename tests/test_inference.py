@@ -1,0 +1,486 @@
+"""Protects inference: modes and draws are those of the posterior, failures are counted, and a fit survives being written and read."""
+
+import os
+import re
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+import xarray as xr
+
+from bayes_mfg.data import Population, simulate
+from bayes_mfg.equilibrium import TimeGrid, solve
+from bayes_mfg.errors import InputError
+from bayes_mfg.games import LinearQuadratic
+from bayes_mfg.inference import FitError, find_mode, fit, load
+from bayes_mfg.inference.assemble import prior_draws
+from bayes_mfg.inference.coordinates import coordinates
+from bayes_mfg.inference.point import fit_paper
+from bayes_mfg.models import Calibration, Dirichlet
+from bayes_mfg.paths import PiecewiseConstant
+
+GRID = TimeGrid(horizon=2.0, points=11)
+STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
+GAMMA, NOISE = 1.5, 1e-2
+QUICK = {"num_chains": 2, "num_warmup": 150, "num_samples": 100, "prior_samples": 100, "seed": 3}
+
+
+class Fragile(LinearQuadratic):
+    """The linear-quadratic game, whose cost is not a number where gamma exceeds a limit."""
+
+    limit: float = eqx.field(static=True)
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def running_cost(self, t, control, mu, params):
+        return super().running_cost(t, control, mu, params) + jnp.where(params["gamma"] > self.limit, jnp.nan, 0.0)
+
+
+def simulated(gamma=GAMMA, **noise):
+    return simulate(LinearQuadratic(), {"gamma": gamma}, STARTS, GRID, **noise)
+
+
+def calibration(population, game=None, **options):
+    prior = {"gamma": options.pop("gamma", dist.LogNormal(0.0, 1.0))}
+    observation = options.pop("observation", Dirichlet(noise=NOISE))
+    options = {"initial": STARTS, "substeps": 1, **options}
+    return Calibration(game or LinearQuadratic(), population, prior, observation, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One unknown, gamma, with a lognormal prior; noise and starts are known."""
+    return calibration(simulated(noise="dirichlet", size=NOISE, seed=1))
+
+
+@pytest.fixture(scope="module")
+def mode(model):
+    return find_mode(model)
+
+
+@pytest.fixture(scope="module")
+def fitted(model):
+    return fit(model, **QUICK)
+
+
+@pytest.fixture(scope="module")
+def saved(fitted, tmp_path_factory):
+    return fitted.save(tmp_path_factory.mktemp("fit") / "fit.nc")
+
+
+@pytest.fixture(scope="module")
+def posterior(model):
+    """log(gamma) on a fine grid, and its normalised posterior mass there, from the formulas alone."""
+    u = np.linspace(np.log(0.3), np.log(8.0), 2001)
+
+    def populations(log_gamma):
+        return jnp.stack([solve(LinearQuadratic(), {"gamma": jnp.exp(log_gamma)}, start, GRID).mu for start in STARTS])
+
+    mu = np.asarray(jax.jit(lambda many: jax.lax.map(populations, many, batch_size=100))(jnp.asarray(u)))
+    alpha, shares = mu / NOISE, model.population.shares
+    log_beta = scipy.special.gammaln(alpha).sum(-1) - scipy.special.gammaln(alpha.sum(-1))
+    density = scipy.stats.norm.logpdf(u) + np.sum(((alpha - 1.0) * np.log(shares)).sum(-1) - log_beta, axis=(1, 2))
+    mass = np.exp(density - density.max())
+    assert max(mass[0], mass[-1]) < 1e-8
+    return u, mass / mass.sum()
+
+
+def moments(u, mass):
+    mean = np.sum(mass * u)
+    return mean, np.sqrt(np.sum(mass * (u - mean) ** 2))
+
+
+def log_gamma(result):
+    return np.log(result.tree["posterior"]["gamma"].isel(time=0).to_numpy())
+
+
+def one_sentence(error):
+    """One line that ends where its only sentence ends."""
+    text = str(error.value)
+    return "\n" not in text and text.endswith(".") and not re.search(r"[.!?]\s+[A-Z]", text)
+
+
+def refuses(call):
+    with pytest.raises(InputError) as error:
+        call()
+    assert one_sentence(error), str(error.value)
+
+
+# The mode.
+
+
+def test_the_gradient_vanishes_at_the_mode(model, mode):
+    gradient = jax.grad(coordinates(model).potential)(jnp.asarray(mode.location), model.data)
+    assert np.linalg.norm(mode.factor.T @ np.asarray(gradient)) < 1e-4
+    assert mode.gradient_norm < 1e-4
+    assert np.ptp(mode.starts) < 1e-4
+    assert mode.failed_solves == 0
+
+
+def test_the_mode_is_where_a_fine_grid_has_its_maximum(mode, posterior):
+    u, mass = posterior
+    k = int(np.argmax(mass))
+    bend = np.polyfit(u[k - 2 : k + 3] - u[k], np.log(mass[k - 2 : k + 3]), 2)
+    np.testing.assert_allclose(mode.location, [u[k] - bend[1] / (2 * bend[0])], atol=1e-4)
+    np.testing.assert_allclose(mode.covariance, [[-0.5 / bend[0]]], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_covariance_is_the_inverse_of_the_exact_hessian(model):
+    many = calibration(model.population, gamma=PiecewiseConstant(knots=[1.0]), observation=Dirichlet(), initial=None)
+    mode = find_mode(many, starts=1)
+    space = coordinates(many)
+    assert space.size > 4
+    hessian = np.asarray(jax.jit(jax.hessian(space.potential))(jnp.asarray(mode.location), many.data))
+    inverse = np.linalg.inv(hessian)
+    np.testing.assert_allclose(mode.covariance, inverse, rtol=1e-3, atol=1e-3 * np.abs(inverse).max())
+    np.testing.assert_allclose(mode.factor.T @ hessian @ mode.factor, np.eye(space.size), atol=1e-3)
+    assert mode.gradient_norm < 1e-3
+
+
+def test_point_fits_report_the_mode(model, mode):
+    result = fit(model, method="point", prior_samples=0)
+    assert float(log_gamma(result)[0, 0]) == pytest.approx(mode.location[0], abs=1e-6)
+    assert result.tree["posterior"].sizes["chain"] == result.tree["posterior"].sizes["draw"] == 1
+    assert "prior" not in result.tree.children
+    table = result.summary()
+    assert list(table.index) == ["gamma"]
+    assert table.loc["gamma", "estimate"] == pytest.approx(np.exp(mode.location[0]), rel=1e-6)
+
+
+# NUTS.
+
+
+@pytest.mark.slow
+def test_nuts_draws_from_the_posterior_that_quadrature_finds(model, posterior):
+    """At 4 standard errors each of five figures fails by chance 6 times in 1e5."""
+    draws = log_gamma(fit(model, **{**QUICK, "num_samples": 2000}))
+    check_draws(draws, *posterior)
+
+
+def check_draws(draws, u, mass):
+    import arviz as az
+
+    mean, sd = moments(u, mass)
+    assert abs(draws.mean() - mean) < 4 * sd / np.sqrt(float(az.ess(draws, method="mean")))
+    assert draws.std() == pytest.approx(sd, rel=max(0.04, 4 / np.sqrt(2 * float(az.ess(draws, method="sd")))))
+    for p in (0.05, 0.5, 0.95):
+        below = draws <= np.interp(p, np.cumsum(mass), u)
+        assert abs(below.mean() - p) < 4 * np.sqrt(p * (1 - p) / float(az.ess(below.astype(float), method="mean")))
+
+
+def test_a_fit_has_the_documented_groups_and_dimensions(model, fitted):
+    tree = fitted.tree
+    assert {
+        "posterior",
+        "unconstrained_posterior",
+        "posterior_predictive",
+        "prior",
+        "prior_predictive",
+        "sample_stats",
+        "solver",
+        "log_likelihood",
+        "observed_data",
+        "constant_data",
+    } == set(tree.children)
+    full = ("chain", "draw", "trajectory", "time", "state")
+    for group in ("posterior", "prior"):
+        assert tree[group]["gamma"].dims == ("chain", "draw", "time")
+        assert tree[group]["mu"].dims == tree[group]["value"].dims == full
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert tree[group]["proportions"].dims == full
+    assert tree["posterior"]["mu"].shape == (2, 100, 2, 11, 3)
+    np.testing.assert_array_equal(tree["posterior"]["time"], GRID.times)
+    assert list(tree["posterior"]["trajectory"].to_numpy()) == ["1", "2"]
+    assert list(tree["posterior"]["state"].to_numpy()) == ["0", "1", "2"]
+    assert tree["prior"].sizes["draw"] == 100
+    np.testing.assert_allclose(tree["observed_data"]["proportions"], model.population.shares)
+    assert tree["constant_data"]["totals"].dims == ("trajectory", "time")
+    assert np.isfinite(tree["posterior"]["mu"]).all()
+    np.testing.assert_allclose(tree["posterior"]["mu"].sum("state"), 1.0, atol=1e-9)
+
+
+def test_sample_stats_say_how_every_draw_was_made(fitted):
+    stats = fitted.tree["sample_stats"].to_dataset()
+    for name in ("diverging", "failed_solve", "energy", "n_steps", "acceptance_rate", "lp", "step_size"):
+        assert stats[name].dims == ("chain", "draw")
+        assert np.isfinite(stats[name]).all()
+    assert stats["diverging"].dtype == stats["failed_solve"].dtype == bool
+    assert not stats["failed_solve"].any()
+    assert ((stats["acceptance_rate"] >= 0) & (stats["acceptance_rate"] <= 1)).all()
+    assert (stats["n_steps"] >= 1).all()
+    # Energy is potential plus kinetic energy, never below the potential.
+    assert (stats["energy"] >= -stats["lp"] - 1e-9).all()
+
+
+def test_log_densities_of_draws_are_those_of_the_model(model, fitted):
+    flat = fitted.tree["unconstrained_posterior"]["latent"].to_numpy()
+    some = [(0, 0), (0, 99), (1, 50)]
+    lp = [-float(coordinates(model).potential(jnp.asarray(flat[place]), model.data)) for place in some]
+    np.testing.assert_allclose([fitted.tree["sample_stats"]["lp"].to_numpy()[place] for place in some], lp, rtol=1e-9)
+    prior = scipy.stats.norm.logpdf(flat[..., 0])
+    total = fitted.tree["log_likelihood"]["proportions"].sum(("trajectory", "time")).to_numpy()
+    np.testing.assert_allclose(total + prior, fitted.tree["sample_stats"]["lp"], rtol=1e-9)
+
+
+def test_seeds_decide_the_draws(model, fitted):
+    xr.testing.assert_identical(fit(model, **QUICK).tree["posterior"].to_dataset(), fitted.tree["posterior"].to_dataset())
+    other = fit(model, **{**QUICK, "seed": 4})
+    assert not np.any(log_gamma(other) == log_gamma(fitted))
+    assert not np.array_equal(log_gamma(fitted)[0], log_gamma(fitted)[1])
+
+
+def test_summaries_have_a_row_for_every_parameter_and_tell_of_convergence(fitted):
+    table = fitted.summary(ci_prob=0.8)
+    assert list(table.index) == ["gamma"]
+    assert {"mean", "sd", "eti80_lb", "eti80_ub", "r_hat", "ess_bulk", "ess_tail"} <= set(table.columns)
+    assert 0.99 < table.loc["gamma", "r_hat"] < 1.1
+    gamma = fitted.tree["posterior"]["gamma"].isel(time=0).to_numpy()
+    assert table.loc["gamma", "mean"] == pytest.approx(gamma.mean())
+    np.testing.assert_allclose(
+        table.loc["gamma", ["eti80_lb", "eti80_ub"]].astype(float), np.quantile(gamma, [0.1, 0.9]), rtol=0.02
+    )
+    assert any("effective sample size" in sentence for sentence in fitted.warnings)
+
+
+def test_nothing_is_printed_without_a_terminal(model, fitted, capfd):
+    fit(model, **QUICK)
+    fit(model, method="point", prior_samples=0)
+    fitted.summary()
+    assert capfd.readouterr() == ("", "")
+
+
+# Parameters without an equilibrium.
+
+
+@pytest.fixture(scope="module")
+def fragile(model, posterior):
+    """The same data; gammas above the 80 % quantile of the posterior have no equilibrium."""
+    u, mass = posterior
+    return calibration(model.population, Fragile(float(np.exp(np.interp(0.8, np.cumsum(mass), u)))))
+
+
+@pytest.mark.slow
+def test_failed_solves_are_counted_and_the_rest_is_the_truncated_posterior(fragile, posterior):
+    result = fit(fragile, **{**QUICK, "num_samples": 2000})
+    stats = result.tree["sample_stats"].to_dataset()
+    failed = int(stats["failed_solve"].sum())
+    assert failed > 100
+    assert not (stats["diverging"] & stats["failed_solve"]).any()
+    assert int(stats["diverging"].sum()) < 0.01 * failed
+    assert any(sentence.startswith(f"{failed} of 4000 transitions met") for sentence in result.warnings)
+    for name in ("mu", "value", "gamma"):
+        assert np.isfinite(result.tree["posterior"][name]).all()
+    limit = np.log(fragile.game.limit)
+    assert (log_gamma(result) <= limit).all()
+    lost = 100 - result.tree["prior"].sizes["draw"]
+    assert lost > 10
+    assert float(result.tree["prior"]["gamma"].max()) <= fragile.game.limit
+    assert np.isfinite(result.tree["prior_predictive"]["proportions"]).all()
+    assert any(sentence.startswith(f"{lost} of 100 prior draws") for sentence in result.warnings)
+    u, mass = posterior
+    kept = np.where(u <= limit, mass, 0.0)
+    check_draws(log_gamma(result), u, kept / kept.sum())
+
+
+@pytest.mark.slow
+def test_a_fit_without_any_equilibrium_says_so(model):
+    hopeless = calibration(model.population, Fragile(1e-12))
+    with pytest.raises(FitError) as error:
+        find_mode(hopeless)
+    assert "\n" not in str(error.value)
+    with pytest.raises(FitError, match="No prior draw"):
+        prior_draws(hopeless, 5, 0)
+    with pytest.raises(FitError, match="No epoch"):
+        fit_paper(hopeless, epochs=2)
+
+
+# Variational inference.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guide", ["mean-field", "low-rank", "full"])
+def test_guides_find_mean_and_sd_of_a_nearly_normal_posterior(model, posterior, guide):
+    result = fit(model, method="svi", guide=guide, num_steps=2000, num_samples=2000, prior_samples=100)
+    mean, sd = moments(*posterior)
+    draws = log_gamma(result)
+    assert draws.shape == (1, 2000)
+    assert abs(draws.mean() - mean) < 0.15 * sd
+    assert draws.std() == pytest.approx(sd, rel=0.12)
+    assert result.warnings == []
+    assert result.summary().loc["gamma", "mean"] == pytest.approx(np.exp(draws).mean())
+
+
+# Least squares as in the paper.
+
+
+def test_least_squares_recover_gamma_from_what_is_not_masked(model):
+    exact = simulated()
+    mask = np.random.default_rng(0).random(exact.shares.shape) < 0.6
+    exact = Population(
+        exact.times, exact.shares, states=exact.states, trajectories=exact.trajectories, mask=mask | (np.arange(11) == 0)[:, None]
+    )
+    found = fit_paper(model.with_population(exact), epochs=400, learning_rate=0.03, window=0.5)
+    assert np.exp(found.location[0]) == pytest.approx(GAMMA, abs=1e-2)
+    assert found.losses.shape == (400,)
+    assert found.losses[-50:].mean() < 0.01 * found.losses[:5].mean()
+    assert found.loss <= found.losses.max()
+    assert found.loss < 1e-6
+    assert found.skipped == 0
+
+
+@pytest.mark.slow
+def test_a_point_fit_with_the_papers_objective_keeps_loss_and_epochs(model):
+    exact = model.with_population(simulated())
+    result = fit(exact, method="point", objective="paper", epochs=400, learning_rate=0.03, batch=1, prior_samples=0)
+    assert float(np.exp(log_gamma(result))[0, 0]) == pytest.approx(GAMMA, abs=1e-2)
+    assert '"epochs": 400' in result.tree.attrs["inference"]
+    assert '"skipped_updates": 0' in result.tree.attrs["inference"]
+
+
+@pytest.mark.slow
+def test_least_squares_skip_and_count_updates_without_an_equilibrium():
+    """The data ask for a gamma beyond the limit: the steps go over it, and the best that was solved is kept."""
+    model = calibration(simulated(3.0), Fragile(2.0))
+    seed = next(s for s in range(20) if float(coordinates(model).draw_prior(jax.random.key(s))["gamma/value"]) < 1.8)
+    found = fit_paper(model, seed=seed, epochs=60, learning_rate=0.2)
+    assert 0 < found.skipped < 60
+    assert np.exp(found.location[0]) <= 2.0
+    assert np.isfinite(found.loss)
+
+
+# Files.
+
+
+def test_a_saved_fit_reads_back_whole(model, fitted, saved):
+    again = load(saved)
+    assert set(again.tree.children) == set(fitted.tree.children)
+    for name, group in fitted.tree.children.items():
+        xr.testing.assert_identical(again.tree[name].to_dataset(), group.to_dataset())
+        for variable in group.data_vars:
+            assert again.tree[name][variable].dtype == group[variable].dtype
+    assert dict(again.tree.attrs) == dict(fitted.tree.attrs)
+    assert repr(again) == repr(fitted)
+    assert (again.method, again.warnings, again.parameters) == ("nuts", fitted.warnings, ("gamma",))
+
+
+def test_a_loaded_fit_sums_up_reports_and_says_what_predictions_need(model, fitted, saved, tmp_path):
+    again = load(saved)
+    assert again.summary().equals(fitted.summary())
+    page = again.report(tmp_path / "report.html")
+    assert "gamma" in page.read_text()
+    with pytest.raises(InputError, match="loaded without its model"):
+        again.predict()
+
+
+def test_a_fit_is_not_read_with_a_model_of_other_unknowns(model, saved):
+    refuses(lambda: load(saved, calibration(model.population, observation=Dirichlet())).predict([0.0], num_draws=2))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(fitted, tmp_path, monkeypatch):
+    target = tmp_path / "fit.nc"
+    target.write_bytes(b"old")
+
+    def full_disk(self, path, **options):
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(xr.DataTree, "to_netcdf", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        fitted.save(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.nc"]
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_saved_files_have_the_permissions_of_any_new_file(fitted, tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        path = fitted.save(tmp_path / "fit.nc")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_saving_needs_a_folder(fitted, tmp_path):
+    refuses(lambda: fitted.save(tmp_path / "nowhere" / "fit.nc"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated", "other"])
+def test_what_is_not_a_saved_fit_is_refused_in_one_sentence(saved, tmp_path, kind):
+    path = tmp_path / "x.nc"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("time,state,share\n0,S,1\n")
+    elif kind == "empty":
+        path.touch()
+    elif kind == "truncated":
+        path.write_bytes(saved.read_bytes()[: saved.stat().st_size // 2])
+    elif kind == "other":
+        xr.Dataset({"x": ("t", [1.0])}).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(InputError) as error:
+        load(path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+# Arguments.
+
+OUT_OF_RANGE = [
+    ("nuts", {"num_chains": 0}),
+    ("nuts", {"num_chains": 1.5}),
+    ("nuts", {"num_samples": 0}),
+    ("nuts", {"num_samples": -5}),
+    ("nuts", {"num_warmup": -1}),
+    ("nuts", {"target_accept_prob": 1.5}),
+    ("nuts", {"max_tree_depth": 0}),
+    ("nuts", {"starts": 0}),
+    ("nuts", {"seed": "zero"}),
+    ("nuts", {"seed": 1.5}),
+    ("point", {"prior_samples": -1}),
+    ("point", {"seed": None}),
+    ("point", {"max_steps": 0}),
+    ("point", {"objective": "paper", "epochs": 0}),
+    ("point", {"objective": "paper", "batch": 0}),
+    ("point", {"objective": "paper", "window": 0.0}),
+    ("point", {"objective": "paper", "window": 2.0}),
+    ("point", {"objective": "paper", "learning_rate": -1.0}),
+    ("svi", {"num_steps": 0}),
+    ("svi", {"num_samples": 0}),
+    ("svi", {"num_particles": 0}),
+    ("svi", {"learning_rate": 0.0}),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("mcmc", {}),
+        (None, {}),
+        ("nuts", {"chains": 4}),
+        ("point", {"objective": "mle"}),
+        ("svi", {"guide": "flow"}),
+        *OUT_OF_RANGE,
+    ],
+    ids=str,
+)
+def test_bad_arguments_are_refused_in_one_sentence(model, mode, method, options):
+    refuses(lambda: fit(model, method, **options))
+
+
+def test_only_a_calibration_can_be_fitted(model):
+    refuses(lambda: fit(model.population))
+
+
+def test_a_model_without_unknowns_is_refused(model):
+    refuses(lambda: fit(calibration(model.population, gamma=1.5), method="point"))
