@@ -35,8 +35,7 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
     def one(x: Array, key: Array, data: Data) -> dict[str, Array]:
         latents = space.latents(space.constrain(x), data)
         result = model.trajectories(latents, data)
-        mu = jnp.where(jnp.isnan(result.mu), 1.0 / result.mu.shape[-1], result.mu)
-        likelihood = model.likelihood(latents, mu, data)
+        likelihood = model.likelihood(latents, result.mu, data)
         return {
             **{f"parameter/{name}": path for name, path in result.parameters.items()},
             **{f"own/{name}": value for name, value in latents["own"].items()},

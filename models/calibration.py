@@ -13,6 +13,7 @@ from jax import Array
 
 from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import Code, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import Game
@@ -111,6 +112,8 @@ class Calibration:
         self.observation = observation
         self.initial: Initial = resolve_initial(initial, population)
         self.scheme = get_scheme(scheme)
+        if method not in METHODS:
+            raise InputError(f"Calibration: unknown solver method {method!r}; choose one of {', '.join(METHODS)}.")
         self.method = method
         self.grid = _grid(population.times, horizon, substeps)
         self.data_index = np.arange(population.n_times)
@@ -130,7 +133,7 @@ class Calibration:
 
         Raises
         ------
-        InputError : when times, states, number of trajectories or what is masked differ.
+        InputError : when times, states or number of trajectories differ. What is masked may differ.
         """
         old = self.population
         same = (
@@ -200,7 +203,8 @@ class Calibration:
         return self.bound[name].depends_on_population or self.bound[name].needs_observed
 
     def likelihood(self, latents: Mapping[str, Any], mu: Array, data: Data) -> dist.Distribution:
-        """Distribution of the record given the populations on the grid `(R, T, d)`."""
+        """Distribution of the record given the populations on the grid `(R, T, d)`; where these are NaN, of some even population."""
+        mu = jnp.where(jnp.isnan(mu), 1.0 / self.game.n_states, mu)
         return self.observation.distribution(mu[:, self.data_index], data.record.totals, latents["own"], self.state_index)
 
     def __call__(self, data: Data | None = None) -> None:
@@ -209,7 +213,7 @@ class Calibration:
         latents = self.latents(numpyro.sample, data)
         result = self.trajectories(latents, data)
         # A solve that failed makes the density NaN, never a number; samplers reject the point.
-        found = jnp.all(result.code == Code.CONVERGED)
+        found = jnp.all(result.code == Code.CONVERGED) & jnp.all(jnp.isfinite(result.mu))
         numpyro.factor("equilibrium", jnp.where(found, 0.0, jnp.nan))
         seen = self.likelihood(latents, result.mu, data).mask(data.record.mask)
         numpyro.sample(self.observation.variable, seen, obs=data.record.values)

@@ -182,10 +182,17 @@ def test_automatic_choice_that_runs_out_says_so() -> None:
 @pytest.mark.parametrize("gamma", [np.nan, np.inf, 0.0])
 def test_cost_that_is_not_finite_is_named(gamma: float) -> None:
     """A parameter at which the costs are not finite ends at once, as NOT_FINITE."""
-    eq = solve(GAME, {"gamma": gamma}, MU0, GRID)
+    eq = jax.jit(lambda gamma: solve(GAME, {"gamma": gamma}, MU0, GRID))(gamma)
     assert int(eq.status.code) == Code.NOT_FINITE, eq.status.message
     assert "not finite" in eq.status.message
     assert np.isnan(eq.mu).all()
+
+
+@pytest.mark.parametrize("gamma", [np.nan, -1.0, np.where(np.arange(GRID.points) == 3, -0.5, 1.0), "high"], ids=str)
+def test_parameters_outside_their_support_are_refused(gamma: object) -> None:
+    """What is traced cannot be looked at; what is not, is."""
+    with pytest.raises(InputError, match=r"LinearQuadratic: gamma is .*(range|number)"):
+        solve(GAME, {"gamma": gamma}, MU0, GRID)
 
 
 @pytest.mark.parametrize("case", LQ_CASES[:6], ids=name_of)

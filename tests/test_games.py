@@ -1,6 +1,6 @@
 """The games: closed forms against brute force, formulas against plain NumPy, and what must change nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from systems import lq_moment, lq_terminal, sir_moment
 
 from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.games import SIR, LinearQuadratic
+from bayes_mfg.games import SIR, Game, LinearQuadratic
 
 GRID = TimeGrid(2.0, 21)
 MU0 = np.array([0.2, 0.3, 0.5])
@@ -207,3 +207,28 @@ def test_cost_that_is_the_same_in_every_state_changes_nothing(scheme: str) -> No
     assert np.ptp(added, axis=1).max() <= 1e-12
     expected = 6.0 + 3.0 * (2.0 + (1.0 - np.cos(6.0)) / 3.0)
     assert added[0, 0] == pytest.approx(expected, rel=1e-3 if scheme == "exponential" else 0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: SIR(contact_cost=-1.0), "contact_cost is -1.0"),
+        (lambda: SIR(contact_cost=0.0), "contact_cost is 0.0"),
+        (lambda: SIR(infection_cost=np.nan), "infection_cost is nan"),
+        (lambda: SIR(infection_cost="high"), "infection_cost is 'high'"),
+        (lambda: LinearQuadratic(control_weight=0.0), "control_weight is 0.0"),
+        (lambda: LinearQuadratic(congestion=-0.1), "congestion is -0.1"),
+        (lambda: LinearQuadratic(base_rate=-2.0), "base_rate is -2.0"),
+        (lambda: LinearQuadratic(max_rate=0.0), "max_rate is 0.0"),
+    ],
+)
+def test_constants_outside_their_range_are_refused(make: Callable[[], Game], words: str) -> None:
+    with pytest.raises(InputError) as error:
+        make()
+    assert words in str(error.value)
+
+
+def test_constants_that_are_traced_pass() -> None:
+    """Derivatives by a constant build the game inside a transformation."""
+    slope = jax.grad(lambda c: LinearQuadratic(congestion=c).terminal_cost(0.0, jnp.ones(3) / 3, {}).sum() + c)(0.1)
+    assert float(slope) == 1.0

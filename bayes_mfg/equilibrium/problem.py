@@ -80,7 +80,8 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
 
     Raises
     ------
-    InputError : unknown or missing names, wrong shapes, or (outside of tracing) a `mu0` that is no distribution.
+    InputError : unknown or missing names, wrong shapes, or (outside of tracing) a `mu0` that is no distribution or a
+        parameter outside its support.
     """
     kind = type(game).__name__
     game.check_parameters(params)
@@ -104,6 +105,7 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
                 functions[name] = eqx.filter_closure_convert(given, jnp.zeros((), dtype), mu0)
             continue
         shape = game.parameters[name].shape
+        game.parameters[name].check(given, kind)
         values = jnp.asarray(given, dtype)
         if values.shape == shape:
             arrays[name] = jnp.broadcast_to(values[..., None], (*shape, grid.intervals + 1))

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -34,6 +36,26 @@ class Parameter:
     description: str = ""
     shape: tuple[int, ...] = ()
 
+    def check(self, value: Any, where: str) -> None:
+        """Refuse numbers outside the closed support, or not finite; what is being traced or transformed by JAX passes.
+
+        Raises
+        ------
+        InputError : naming the place and the first bad value.
+        """
+        if isinstance(value, jax.core.Tracer):
+            return
+        try:
+            numbers = np.asarray(value, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: {self.name} is {value!r}; a number is needed.") from error
+        bad = ~(np.isfinite(numbers) & (numbers >= self.lower) & (numbers <= self.upper))
+        if bad.any():
+            bounds = (
+                "any finite number" if self.lower == -math.inf and self.upper == math.inf else f"{self.lower:g} to {self.upper:g}"
+            )
+            raise InputError(f"{where}: {self.name} is {float(numbers[bad].flat[0])!r}; its range is {bounds}.")
+
 
 class Game(eqx.Module):
     """A finite-state mean field game in continuous time: agents minimise expected cost.
@@ -51,6 +73,10 @@ class Game(eqx.Module):
     `required` lists the parameters that must be passed. `optional` lists constants of the constructor that may be passed as
     parameters instead; functions read both with `self.constant(params, name)`.
     """
+
+    def __check_init__(self) -> None:
+        for parameter in self.optional:
+            parameter.check(getattr(self, parameter.name), type(self).__name__)
 
     @property
     @abc.abstractmethod

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -65,6 +67,12 @@ class LinearQuadratic(Game):
         self.destination_congestion = destination_congestion
         self.base_rate = base_rate
         self.max_rate = max_rate
+
+    def __check_init__(self) -> None:
+        for name in ("control_weight", "max_rate"):
+            value = getattr(self, name)
+            if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
+                raise InputError(f"LinearQuadratic: {name} is {value}; it must be positive.")
 
     @property
     def state_names(self) -> tuple[str, ...]:
