@@ -292,9 +292,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
         yield work
         umask = os.umask(0)
         os.umask(umask)
-        work.chmod(0o777 & ~umask)  # mkdtemp makes private folders, Fit.save private files
-        for file in work.iterdir():
-            file.chmod(0o666 & ~umask)
+        work.chmod(0o777 & ~umask)  # a temporary folder is private
         if folder.exists():
             folder.rmdir()
         work.rename(folder)

@@ -1,6 +1,7 @@
 """The calibration model: priors on parameter paths, the equilibrium as forward model, an observation likelihood."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import Game
 from bayes_mfg.paths import BoundPath, Constant, Context, Path
+from bayes_mfg.paths.priors import check_count
 
 from .initial import Draw, Initial, resolve_initial
 from .observations import Observation, Record
@@ -101,6 +103,10 @@ class Calibration:
             raise InputError(
                 f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed."
             )
+        if not isinstance(population, Population):
+            raise InputError(f"population is {population!r}; a bayes_mfg.data.Population is needed.")
+        if not isinstance(paths, Mapping):
+            raise InputError(f"paths is {paths!r}; a dict from parameter names to paths is needed.")
         if population.n_states != game.n_states:
             raise InputError(
                 f"{type(game).__name__} has {game.n_states} states ({', '.join(game.state_names)}); "
@@ -112,7 +118,7 @@ class Calibration:
         self.observation = observation
         self.initial: Initial = resolve_initial(initial, population)
         self.scheme = get_scheme(scheme)
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise InputError(f"Calibration: unknown solver method {method!r}; choose one of {', '.join(METHODS)}.")
         self.method = method
         self.grid = _grid(population.times, horizon, substeps)
@@ -137,7 +143,8 @@ class Calibration:
         """
         old = self.population
         same = (
-            np.array_equal(old.times, population.times)
+            isinstance(population, Population)
+            and np.array_equal(old.times, population.times)
             and old.states == population.states
             and old.n_trajectories == population.n_trajectories
             and self.observation.columns(population) == self.columns
@@ -231,6 +238,8 @@ def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> Tim
     """Grid on the data's times and, at their typical step, on to the horizon."""
     if len(times) < 2:
         raise InputError(f"The data have {len(times)} time; at least two are needed.")
+    if horizon is not None and not (isinstance(horizon, int | float | np.number) and math.isfinite(horizon)):
+        raise InputError(f"horizon is {horizon!r}; a finite time is needed.")
     if horizon is not None and horizon > times[-1]:
         step = float(np.median(np.diff(times)))
         count = max(1, round((horizon - times[-1]) / step))
@@ -239,7 +248,7 @@ def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> Tim
         raise InputError(f"horizon is {horizon:g}; the data go on until {times[-1]:g}.")
     if substeps is None:
         substeps = max(1, round(INTERVALS / (len(times) - 1)))
-    return TimeGrid.from_times(times, substeps)
+    return TimeGrid.from_times(times, check_count(substeps, "substeps", "Calibration"))
 
 
 def describe(model: Calibration) -> dict[str, Any]:

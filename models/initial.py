@@ -12,6 +12,8 @@ from jax import Array
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
+from bayes_mfg.paths.base import describe
+from bayes_mfg.paths.priors import check_positive, check_prior
 
 from .observations import in_words
 
@@ -51,7 +53,10 @@ class Known(Initial):
     mu0: Any
 
     def fixed(self, population: Population) -> np.ndarray:
-        mu0 = np.asarray(self.mu0, dtype=float)
+        try:
+            mu0 = np.asarray(self.mu0, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"Known: mu0 is {self.mu0!r}; an array of shares is needed.") from error
         shape = (population.n_trajectories, population.n_states)
         if mu0.shape not in (shape, shape[1:]):
             raise InputError(f"Known: mu0 has shape {mu0.shape}; {shape[1:]} or {shape} is needed.")
@@ -88,8 +93,7 @@ class UnknownShares(Initial):
     concentration: float = 1.0
 
     def __check_init__(self) -> None:
-        if not (np.isfinite(self.concentration) and self.concentration > 0):
-            raise InputError(f"UnknownShares: concentration is {self.concentration}; a positive number is needed.")
+        check_positive(self.concentration, "concentration", "UnknownShares")
 
     def fixed(self, population: Population) -> np.ndarray:
         return np.full((population.n_trajectories, population.n_states), 1.0 / population.n_states)
@@ -114,12 +118,13 @@ class Seeded(Initial):
     share: Any = eqx.field(default_factory=lambda: dist.LogUniform(1e-5, 0.3))
 
     def __check_init__(self) -> None:
-        support = getattr(self.share, "support", None)
-        lower, upper = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-        if lower is None or upper is None or not (float(lower) >= 0 and float(upper) <= 1):
+        if self.seed == self.rest:
+            raise InputError(f"Seeded: seed and rest are both {self.seed!r}; two states are needed.")
+        if not isinstance(self.share, dist.Distribution) or self.share.shape() != ():
             raise InputError(
-                f"Seeded: the prior of share has support {support}; it must lie inside (0, 1), for example LogUniform(1e-5, 0.3)."
+                f"Seeded: share is {describe(self.share)}; a scalar prior is needed, for example LogUniform(1e-5, 0.3)."
             )
+        check_prior(self.share, 0.0, 1.0, "Seeded", "share")
 
     def fixed(self, population: Population) -> np.ndarray:
         for name in (self.seed, self.rest):

@@ -19,6 +19,7 @@ from jax import Array
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.paths.base import describe
+from bayes_mfg.paths.priors import amount, check_amount
 
 FLOOR = 1e-10
 """Shares below this are raised to it inside likelihoods: a state that the model holds empty then costs much, not infinitely much."""
@@ -85,26 +86,6 @@ def in_words(module: eqx.Module) -> str:
     return f"{type(module).__name__}({fields})"
 
 
-def _positive(value: Any, name: str, kind: str) -> None:
-    if isinstance(value, dist.Distribution):
-        if value.shape() != ():
-            raise InputError(f"{kind}: the prior of {name} has shape {value.shape()}; a scalar one is needed.")
-        if not _inside_positive(value.support):
-            raise InputError(f"{kind}: the prior of {name} has support {value.support}; {name} must be positive.")
-        return
-    if isinstance(value, bool) or not (isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0):
-        raise InputError(f"{kind}: {name} is {value!r}; a positive number or a NumPyro distribution is needed.")
-
-
-def _inside_positive(support: Any) -> bool:
-    lower = getattr(support, "lower_bound", None)
-    return lower is not None and float(lower) >= 0
-
-
-def _amount(value: Any, name: str, own: Mapping[str, Array]) -> Any:
-    return own[name] if isinstance(value, dist.Distribution) else value
-
-
 def _observed_states(population: Population, states: tuple[str, ...] | None, kind: str) -> tuple[str, ...]:
     if states is None:
         seen = population.mask.any(axis=(0, 1))
@@ -125,6 +106,9 @@ def _as_tuple(states: Any) -> tuple[str, ...] | None:
     if not isinstance(states, Iterable):
         raise InputError(f"states is {states!r}; a list of names is needed.")
     names = tuple(states)
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"states holds {name!r}; names are needed.")
     if not names or len(set(names)) != len(names):
         raise InputError(f"states is {list(names)}; at least one name is needed and none twice.")
     return names
@@ -154,7 +138,7 @@ class Gaussian(_Shares):
     scale: Any = 0.01
 
     def __check_init__(self) -> None:
-        _positive(self.scale, "scale", "Gaussian")
+        check_amount(self.scale, "scale", "Gaussian")
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
@@ -165,7 +149,7 @@ class Gaussian(_Shares):
         return Record(jnp.asarray(shares), jnp.asarray(population.mask), jnp.ones(shares.shape[:2]))
 
     def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
-        return dist.Normal(mu[..., index], _amount(self.scale, "scale", own))
+        return dist.Normal(mu[..., index], amount(self.scale, own, "scale"))
 
 
 class Dirichlet(_Shares):
@@ -182,7 +166,7 @@ class Dirichlet(_Shares):
     noise: Any = eqx.field(default_factory=lambda: dist.LogNormal(np.log(1e-3), 2.0))
 
     def __check_init__(self) -> None:
-        _positive(self.noise, "noise", "Dirichlet")
+        check_amount(self.noise, "noise", "Dirichlet")
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
@@ -204,7 +188,7 @@ class Dirichlet(_Shares):
         return Record(jnp.asarray(shares), jnp.asarray(rows), jnp.ones(rows.shape))
 
     def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
-        return dist.Dirichlet(jnp.maximum(mu, FLOOR) / _amount(self.noise, "noise", own))
+        return dist.Dirichlet(jnp.maximum(mu, FLOOR) / amount(self.noise, own, "noise"))
 
 
 class _Counts(Observation):
@@ -301,7 +285,7 @@ class BetaBinomial(_Counts):
     concentration: Any = eqx.field(default_factory=lambda: dist.LogNormal(4.0, 1.5))
 
     def __check_init__(self) -> None:
-        _positive(self.concentration, "concentration", "BetaBinomial")
+        check_amount(self.concentration, "concentration", "BetaBinomial")
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
@@ -313,7 +297,7 @@ class BetaBinomial(_Counts):
 
     def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
         probs = jnp.clip(mu[..., index], FLOOR, 1.0 - FLOOR)
-        concentration = _amount(self.concentration, "concentration", own)
+        concentration = amount(self.concentration, own, "concentration")
         return dist.BetaBinomial(concentration * probs, concentration * (1.0 - probs), totals.astype(int)[..., None])
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import scipy.stats
+from numpyro import handlers
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density
 
@@ -22,6 +23,10 @@ GAME = LinearQuadratic()
 GRID = TimeGrid(2.0, 9)
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 DATA = simulate(GAME, {"gamma": 1.5}, STARTS, GRID, noise="dirichlet", size=0.01, seed=1)
+
+
+HOLE = np.ones((2, 9, 3), bool)
+HOLE[0, 3, 1] = False
 
 
 def only(r):
@@ -99,6 +104,8 @@ def test_other_data_share_what_is_compiled_and_are_what_is_fitted(model):
     assert density(again, **gamma) == pytest.approx(density(calibration(other), **gamma), rel=1e-12)
     with pytest.raises(InputError, match="with_population"):
         model.with_population(only(0))
+    with pytest.raises(InputError, match="with_population"):
+        model.with_population(Population(DATA.times + 1.0, proportions=DATA.shares))
 
 
 class Fragile(LinearQuadratic):
@@ -153,6 +160,36 @@ def test_paths_of_the_population_differ_between_trajectories():
     assert not np.allclose(result.parameters["gamma"][0], result.parameters["gamma"][1])
 
 
+def test_a_path_of_the_equilibrium_is_evaluated_inside_the_fixed_point():
+    """The density with a network of (time, population) is that of a solve with the same function."""
+    made = calibration(gamma=PATHS["network of the equilibrium"]())
+    space = coordinates(made)
+    sites = space.draw_prior(jax.random.key(3))
+    latents = space.latents(sites, made.data)
+    gamma = made.bound["gamma"].function(latents["raw"]["gamma"], None)
+    mu = np.stack([solve(GAME, {"gamma": gamma}, start, GRID).mu for start in STARTS])
+    likelihood = sum(
+        scipy.stats.dirichlet.logpdf(DATA.shares[r, t] / DATA.shares[r, t].sum(), mu[r, t] / mu[r, t].sum() / 0.01)
+        for r in range(2)
+        for t in range(9)
+    )
+    prior = sum(float(site["fn"].log_prob(site["value"]).sum()) for site in priors_of(made, sites))
+    assert density(made, **sites) == pytest.approx(prior + likelihood, rel=1e-8)
+
+
+def priors_of(model, sites):
+    """What the model's priors are, at given values."""
+    trace = handlers.trace(handlers.substitute(model, data=sites)).get_trace()
+    return [trace[name] for name in sites]
+
+
+def test_an_inferred_noise_is_that_of_the_density(model):
+    free = calibration(observation=Dirichlet(noise=dist.LogNormal(-4.0, 1.0)))
+    at = {"gamma/value": jnp.asarray(1.3), "noise": jnp.asarray(0.01)}
+    right = density(model, **{"gamma/value": jnp.asarray(1.3)}) + scipy.stats.lognorm.logpdf(0.01, 1.0, scale=np.exp(-4.0))
+    assert density(free, **at) == pytest.approx(right, rel=1e-10)
+
+
 def test_counts_of_one_state_are_enough():
     """Fourteen counts of the infected: the density is binomial in their share."""
     grid = TimeGrid(13.0, 14)
@@ -199,7 +236,18 @@ class Bare(eqx.Module):
         (lambda: calibration(gamma=dist.Normal(0.0, 1.0)), "gamma.*support"),
         (lambda: calibration(gamma=-1.0), "gamma.*-1"),
         (lambda: calibration(gamma=np.nan), "gamma.*nan"),
+        (lambda: calibration(5), "population is 5"),
+        (lambda: Calibration(GAME, DATA, ["gamma"], Gaussian()), "paths is"),
         (lambda: calibration(horizon=1.0), "horizon is 1"),
+        (lambda: calibration(horizon=np.nan), "horizon is nan"),
+        (lambda: calibration(horizon=np.inf), "horizon is inf"),
+        (lambda: calibration(horizon="3"), "horizon is '3'"),
+        (lambda: calibration(substeps=True), "substeps is True"),
+        (lambda: calibration(method=["newton"]), "newton"),
+        (
+            lambda: calibration(Population(DATA.times, proportions=DATA.shares, mask=HOLE), PATHS["network of the observed"]()),
+            "observed",
+        ),
         (lambda: calibration(substeps=0), "substeps"),
         (lambda: calibration(method="jacobi"), "'jacobi'.*newton"),
         (lambda: calibration(scheme="rk4"), "rk4"),

@@ -169,10 +169,12 @@ PROPORTIONS_WITH_ZERO = np.where(np.arange(3) == 1, 0.0, 0.5) * np.ones((2, 3, 3
         (lambda: Gaussian(scale="wide"), "scale is 'wide'"),
         (lambda: Dirichlet(noise=np.nan), "noise is nan"),
         (lambda: Dirichlet(noise=dist.Normal(0.0, 1.0)), "support"),
+        (lambda: Gaussian(scale=dist.Poisson(3.0)), "is discrete"),
         (lambda: BetaBinomial(concentration=dist.TruncatedNormal(0.0, 1.0, low=-3.0)), "support"),
         (lambda: BetaBinomial(concentration=dist.LogNormal(jnp.zeros(2), 1.0)), "shape (2,)"),
         (lambda: Binomial(states="I"), "a list of names"),
         (lambda: Binomial(states=5), "a list of names"),
+        (lambda: Binomial(states=[["I"]]), "names are needed"),
         (lambda: Binomial(states=[]), "at least one name"),
         (lambda: Binomial(states=["I", "I"]), "none twice"),
         (lambda: Binomial(states=["E"]).columns(counts()), "no state 'E'"),
@@ -183,11 +185,15 @@ PROPORTIONS_WITH_ZERO = np.where(np.arange(3) == 1, 0.0, 0.5) * np.ones((2, 3, 3
         (lambda: Dirichlet().record(shares(mask=NO_I)), "no time has all states observed"),
         (lambda: Dirichlet().record(Population(TIMES, proportions=PROPORTIONS_WITH_ZERO, states=STATES)), "state 'I'"),
         (lambda: Known([0.5, 0.6, 0.1]).fixed(counts()), "sum to one"),
+        (lambda: Known([[0.5, 0.5], [1.0]]).fixed(counts()), "an array of shares"),
         (lambda: Known([0.5, 0.5]).fixed(counts()), "shape (2,)"),
         (lambda: FirstObserved().fixed(counts(mask=HOLES)), "not fully observed"),
         (lambda: UnknownShares(concentration=0.0), "concentration is 0.0"),
         (lambda: Seeded(seed="E").fixed(counts()), "no state 'E'"),
-        (lambda: Seeded(share=dist.LogNormal(0.0, 1.0)), "inside (0, 1)"),
+        (lambda: UnknownShares(concentration="x"), "concentration is 'x'"),
+        (lambda: Seeded(share=dist.LogNormal(0.0, 1.0)), "lives in (0, 1)"),
+        (lambda: Seeded(share=dist.Beta(jnp.ones(2), 1.0)), "a scalar prior"),
+        (lambda: Seeded(seed="I", rest="I"), "both 'I'"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(make, words):
@@ -237,3 +243,8 @@ def test_seeds_are_a_share_for_each_trajectory_and_nothing_elsewhere():
     mu0, drawn = sampled(Seeded(seed="R", rest="I"), counts())
     np.testing.assert_allclose(mu0, np.stack([np.zeros(2), 1 - drawn["seed"], drawn["seed"]], axis=-1))
     assert drawn["seed"][0] != drawn["seed"][1]
+
+
+def test_a_scaled_prior_is_a_prior_on_the_positive_numbers():
+    scaled = dist.TransformedDistribution(dist.HalfNormal(1.0), dist.transforms.AffineTransform(0.0, 0.1))
+    assert list(Gaussian(scale=scaled).priors) == ["scale"]

@@ -212,17 +212,6 @@ def load_game(table: Mapping[str, Any], place: Place) -> Game:
     ConfigError : for an unknown game, an unknown constant, or one outside its support.
     """
     game: Game = _kind(table, GAMES, place, key="name")
-    for name, parameter in game.parameters.items():
-        if name not in table:
-            continue
-        value = np.asarray(getattr(game, name))
-        if value.shape != parameter.shape:
-            needed = f"a list of shape {parameter.shape}" if parameter.shape else "a number"
-            raise ConfigError(f"{place.at(name)} = {shown(table[name])}; {needed} is needed.")
-        if np.any(value < parameter.lower) or np.any(value > parameter.upper):
-            raise ConfigError(
-                f"{place.at(name)} = {shown(table[name])}; it must lie between {parameter.lower:g} and {parameter.upper:g}."
-            )
     return game
 
 

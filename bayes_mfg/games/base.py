@@ -23,10 +23,11 @@ class Parameter:
     Attributes
     ----------
     name : the key under which the parameter is passed.
-    lower, upper : open support; infinite where unbounded.
+    lower, upper : ends of the support; infinite where unbounded.
     unit : unit in words, for tables and reports ("1/time", "cost", "share").
     description : one line for tables and reports.
     shape : shape of the value at one time; `()` for a scalar.
+    closed : whether finite ends belong to the support; not where the game divides by the parameter.
     """
 
     name: str
@@ -35,9 +36,10 @@ class Parameter:
     unit: str = ""
     description: str = ""
     shape: tuple[int, ...] = ()
+    closed: bool = True
 
     def check(self, value: Any, where: str) -> None:
-        """Refuse numbers outside the closed support, or not finite; what is being traced or transformed by JAX passes.
+        """Refuse numbers outside the support, or not finite; what is being traced or transformed by JAX passes.
 
         Raises
         ------
@@ -46,15 +48,20 @@ class Parameter:
         if isinstance(value, jax.core.Tracer):
             return
         try:
-            numbers = np.asarray(value, dtype=float)
+            numbers = np.asarray(value)
+            if not np.issubdtype(numbers.dtype, np.number):  # True and False are no numbers here
+                raise TypeError(numbers.dtype)
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: {self.name} is {value!r}; a number is needed.") from error
-        bad = ~(np.isfinite(numbers) & (numbers >= self.lower) & (numbers <= self.upper))
+        inside = (numbers >= self.lower) & (numbers <= self.upper)
+        if not self.closed:
+            inside &= (numbers > self.lower) & (numbers < self.upper)
+        bad = ~(np.isfinite(numbers) & inside)
         if bad.any():
-            bounds = (
-                "any finite number" if self.lower == -math.inf and self.upper == math.inf else f"{self.lower:g} to {self.upper:g}"
+            ends = "[]" if self.closed else "()"
+            raise InputError(
+                f"{where}: {self.name} is {float(numbers[bad].flat[0])!r}; its range is {ends[0]}{self.lower:g}, {self.upper:g}{ends[1]}."
             )
-            raise InputError(f"{where}: {self.name} is {float(numbers[bad].flat[0])!r}; its range is {bounds}.")
 
 
 class Game(eqx.Module):
@@ -75,8 +82,12 @@ class Game(eqx.Module):
     """
 
     def __check_init__(self) -> None:
+        kind = type(self).__name__
         for parameter in self.optional:
-            parameter.check(getattr(self, parameter.name), type(self).__name__)
+            value = getattr(self, parameter.name)
+            parameter.check(value, kind)
+            if np.shape(value) != parameter.shape:
+                raise InputError(f"{kind}: {parameter.name} has shape {np.shape(value)}; {parameter.shape} is needed.")
 
     @property
     @abc.abstractmethod

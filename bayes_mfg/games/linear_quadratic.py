@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -56,8 +55,10 @@ class LinearQuadratic(Game):
         base_rate: ArrayLike = 2.0,
         max_rate: ArrayLike = 100.0,
     ) -> None:
-        if n_states < 2:
-            raise InputError(f"LinearQuadratic: n_states is {n_states}; at least 2 states are needed.")
+        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or n_states < 2:
+            raise InputError(f"LinearQuadratic: n_states is {n_states!r}; at least 2 states are needed.")
+        Parameter("congestion_power", lower=0.0, closed=False).check(congestion_power, "LinearQuadratic")
+        Parameter("max_rate", lower=0.0, closed=False).check(max_rate, "LinearQuadratic")
         self.size = int(n_states)
         self.terminal_slope = terminal_slope
         self.congestion = congestion
@@ -68,26 +69,20 @@ class LinearQuadratic(Game):
         self.base_rate = base_rate
         self.max_rate = max_rate
 
-    def __check_init__(self) -> None:
-        for name in ("control_weight", "max_rate"):
-            value = getattr(self, name)
-            if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
-                raise InputError(f"LinearQuadratic: {name} is {value}; it must be positive.")
-
     @property
     def state_names(self) -> tuple[str, ...]:
         return tuple(str(x) for x in range(self.size))
 
     @property
     def required(self) -> tuple[Parameter, ...]:
-        return (Parameter("gamma", lower=0.0, unit="cost x time", description="weight of the control cost"),)
+        return (Parameter("gamma", lower=0.0, closed=False, unit="cost x time", description="weight of the control cost"),)
 
     @property
     def optional(self) -> tuple[Parameter, ...]:
         return (
             Parameter("terminal_slope", unit="cost", description="terminal cost per state below the top"),
             Parameter("congestion", lower=0.0, unit="cost/time", description="running cost of crowding"),
-            Parameter("control_weight", lower=0.0, description="common factor of the control cost"),
+            Parameter("control_weight", lower=0.0, closed=False, description="common factor of the control cost"),
             Parameter("terminal_congestion", lower=0.0, unit="cost", description="terminal cost of crowding"),
             Parameter("destination_congestion", lower=0.0, description="crowding at the destination in the control cost"),
             Parameter("base_rate", lower=0.0, unit="1/time", description="rate that costs nothing"),

@@ -3,13 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-
-from bayes_mfg.errors import InputError
 
 from .base import Game, Parameter
 
@@ -32,10 +28,6 @@ class SIR(Game):
     contact_cost: ArrayLike = 1.0
     infection_cost: ArrayLike = 0.1
 
-    def __check_init__(self) -> None:
-        if not isinstance(self.contact_cost, jax.core.Tracer) and not np.all(np.asarray(self.contact_cost) > 0):
-            raise InputError(f"SIR: contact_cost is {self.contact_cost}; it must be positive, the best response divides by it.")
-
     @property
     def state_names(self) -> tuple[str, ...]:
         return ("S", "I", "R")
@@ -50,7 +42,7 @@ class SIR(Game):
     @property
     def optional(self) -> tuple[Parameter, ...]:
         return (
-            Parameter("contact_cost", lower=0.0, unit="cost/time", description="cost of reducing contact"),
+            Parameter("contact_cost", lower=0.0, closed=False, unit="cost/time", description="cost of reducing contact"),
             Parameter("infection_cost", lower=0.0, unit="cost/time", description="cost of being infected"),
         )
 
