@@ -150,10 +150,13 @@ def _density(quantity: Quantity) -> str:
     post, prior = _flat(quantity)
     q = quantiles(post)[:, 0]
     extra = quantiles(prior)[:, 0] if prior is not None else None
-    low, high, _ = view([quantiles(post, (0.002, 0.998))], [extra[[0, 4]]] if extra is not None else [], _reach(q, 2.0))
-    grid = np.linspace(low, high, 241)
-    mine = density(post, grid, quantity.log)
-    theirs = density(prior, grid, quantity.log) if prior is not None else np.zeros_like(grid)
+    # On a linear axis an interval over more than a decade would be a spike at the left edge.
+    log = bool(quantity.log and q[0] > 0 and q[4] > 10 * q[0])
+    low, high, _ = view([quantiles(post, (0.002, 0.998))], [extra[[0, 4]]] if extra is not None else [], _reach(q, 2.0), log)
+    grid = np.geomspace(low, high, 241) if log else np.linspace(low, high, 241)
+    unit = grid if log else np.ones_like(grid)  # per unit of the logarithm, so that areas are probabilities there, too
+    mine = unit * density(post, grid, quantity.log)
+    theirs = unit * density(prior, grid, quantity.log) if prior is not None else np.zeros_like(grid)
     top = float(max(mine.max(), theirs.max())) or 1.0
     layers: list[Layer] = [Band(grid, np.zeros_like(grid), theirs, "prior90")] if theirs.any() else []
     layers += [Band(grid, np.zeros_like(grid), mine, "density")] if mine.any() else [Line([q[2], q[2]], [0, top], "median")]
@@ -167,8 +170,9 @@ def _density(quantity: Quantity) -> str:
             if extra is not None
             else ""
         ),
-        x_label=quantity.unit or quantity.name,
+        x_label=(quantity.unit or quantity.name) + (" (log scale)" if log else ""),
         x_range=(low, high),
+        x_log=log,
         y_range=(-0.27 * top, 1.06 * top),
         y_labels=(),
     )

@@ -204,6 +204,7 @@ def chart(
     x_label: str = "",
     x_range: tuple[float, float],
     y_range: tuple[float, float],
+    x_log: bool = False,
     y_log: bool = False,
     y_labels: Sequence[str] | None = None,
     data_end: float | None = None,
@@ -217,7 +218,7 @@ def chart(
     title, description : for people who do not see the drawing; plain text, escaped here.
     x_label : text under the axis; plain text, escaped here.
     x_range, y_range : lowest and highest value shown; what lies beyond is clipped.
-    y_log : whether the vertical axis is logarithmic (`y_range` positive).
+    x_log, y_log : whether an axis is logarithmic (its range positive).
     y_labels : names of the rows 0, 1, ... of an interval chart, in place of numbers; empty for a vertical axis without any.
     data_end : where the data end, if the horizontal axis goes on beyond.
     height : of the drawing; its width is `WIDTH`.
@@ -233,7 +234,7 @@ def chart(
     else:
         y_ticks, names = [float(i) for i in range(len(y_labels))], [shorten(name, 18) for name in y_labels]
     left = min(130.0, 14 + _CHARACTER * max((len(name) for name in names), default=0))
-    along = _Scale(*x_range, left, WIDTH - _RIGHT)
+    along = _Scale(*x_range, left, WIDTH - _RIGHT, x_log)
     up = _Scale(*y_range, height - _BOTTOM, _TOP, y_log)
     frame = f'x="{left:.1f}" y="{_TOP}" width="{WIDTH - _RIGHT - left:.1f}" height="{height - _TOP - _BOTTOM}"'
     floor = height - _BOTTOM
@@ -248,13 +249,13 @@ def chart(
         out.append(f'<path class="grid" d="M{left:.1f},{y:.1f} H{WIDTH - _RIGHT}"/>')
         out.append(f'<text class="tick" x="{left - 6:.1f}" y="{y + 3.8:.1f}" text-anchor="end">{escape(name)}</text>')
     # A nested drawing clips what leaves its viewport, with no need for identifiers that must be unique on the page.
-    inner_along = _Scale(*x_range, 0, WIDTH - _RIGHT - left)
+    inner_along = _Scale(*x_range, 0, WIDTH - _RIGHT - left, x_log)
     inner_up = _Scale(*y_range, floor - _TOP, 0, y_log)
     areas = [layer for layer in layers if not isinstance(layer, Points)]
     out.append(f"<svg {frame}>" + "".join(_draw(layer, inner_along, inner_up) for layer in areas) + "</svg>")
     out.append(f'<path class="axis" d="M{left:.1f},{floor} H{WIDTH - _RIGHT}"/>')
-    x_ticks = ticks(*x_range, most=6)
-    for value, name in zip(x_ticks, tick_labels(x_ticks), strict=True):
+    x_ticks = (log_ticks if x_log else ticks)(*x_range, most=6)
+    for value, name in zip(x_ticks, tick_labels(x_ticks, x_log), strict=True):
         x = float(along(value))
         out.append(f'<path class="axis" d="M{x:.1f},{floor} v4"/>')
         out.append(f'<text class="tick" x="{x:.1f}" y="{floor + 16}" text-anchor="middle">{name}</text>')

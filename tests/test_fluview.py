@@ -195,7 +195,7 @@ def test_every_published_wrapping_reads_the_same(write):
         text(season_lines("Colorado", 2017), prose=""),
         lines.replace("\n", "\r\n"),
         "\ufeff" + lines,
-        gzip.compress(lines.encode()),
+        gzip.compress(lines.encode(), mtime=0),
         zipped(WHO_NREVSS_Clinical_Labs=lines, ILINet="other", MACOSX___WHO_NREVSS_Clinical_Labs="junk"),
     ):
         again = read_fluview(write(content, "download"))
@@ -232,7 +232,7 @@ FIRST = "States,Colorado,2017,40,200,2,0,1.00,1.00,0\n"
         (GOOD.replace(FIRST, FIRST.replace("2017,40", "17,40")), "line 3, column 'YEAR': 17; expected a number, 1990 to 2200"),
         (GOOD.replace(FIRST, FIRST * 2), "line 4: Colorado, week 40 of 2017, stands on line 3 already"),
         (GOOD[:-9], "line 54: 8 cells; expected 10, as in the header (is the file whole?)"),
-        (gzip.compress(GOOD.encode())[:-20], "the packed file is damaged or cut short"),
+        (gzip.compress(GOOD.encode(), mtime=0)[:-20], "the packed file is damaged or cut short"),
         (zipped(ILINet="x"), "the archive holds ILINet.csv; expected one file named ICL_NREVSS_Clinical_Labs.csv"),
         (zipped(ICL_NREVSS_Clinical_Labs=GOOD)[:-30], "the packed file is damaged or cut short"),
         (b"\xff\xfe\x00", "byte 0 is not text in UTF-8"),

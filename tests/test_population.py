@@ -366,7 +366,7 @@ def test_a_csv_file_gives_the_population_back(tmp_path, packed):
         (b"time,state,count,total\n0,S,1,3\n0,I,1,3\n", "the counts sum to 2; expected the total of 3"),
         (b'time,state,count\n0,"S,1\n', "line 2: unexpected end of data"),
         (b"time,state,count\n0,\xff,1\n", "byte 19 is not text in UTF-8"),
-        (gzip.compress(b"time,state,count\n0,S,1\n")[:-9], "the packed file is damaged or cut short"),
+        (gzip.compress(b"time,state,count\n0,S,1\n", mtime=0)[:-9], "the packed file is damaged or cut short"),
         (b"PK\x03\x04rest", "the file is a zip archive; expected a CSV file"),
     ],
 )
