@@ -162,8 +162,6 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
         )
         summary = "\n".join([*_summary(result), f"fitted in {time.perf_counter() - begin:.0f} s"])
         log.info("summary:\n%s", summary)
-        for warning in result.warnings:
-            log.warning("%s", warning)
         (work / "config.toml").write_text(config.text, encoding="utf-8", newline="\n")
         result.save(work / "fit.nc")
         result.report(work / "report.html")
@@ -225,6 +223,7 @@ _COLUMNS = {
     "estimate": "estimate",
     "mean": "mean",
     "sd": "sd",
+    "median": "median",
     "eti90_lb": "5 %",
     "eti90_ub": "95 %",
     "ess_bulk": "ESS bulk",
@@ -235,7 +234,7 @@ _COLUMNS = {
 
 def _summary(result: "Fit") -> list[str]:
     """The summary table, and how many observations lie in their predictive band, as lines of text."""
-    from bayes_mfg.inference.report_stats import coverage
+    from bayes_mfg.inference.report_stats import convergence, coverage, group
 
     table = result.summary()
     table = table[[name for name in _COLUMNS if name in table]]
@@ -246,6 +245,16 @@ def _summary(result: "Fit") -> list[str]:
     lines = table.to_string(formatters=formats, float_format=lambda x: f"{x:.4g}").splitlines()
     for state, (inside, total) in (coverage(result.tree) or {}).items():
         lines.append(f"{state}: {inside} of {total} observations inside the 90 % predictive band")
+    if result.method == "nuts":
+        judged = [row for row in convergence(group(result.tree, "posterior")) if row.checked]
+        ess = min(min(row.ess_bulk, row.ess_tail) for row in judged)
+        stats = group(result.tree, "sample_stats")
+        lines.append(
+            f"over parameters, populations and values: largest R-hat {max(row.r_hat for row in judged):.3f}, smallest ESS {ess:.0f}; "
+            f"{int(stats['diverging'].sum())} divergences, {int(stats['failed_solve'].sum())} failed solves"
+        )
+    if result.method == "point":
+        lines.append("A point estimate says nothing about uncertainty.")
     return lines
 
 

@@ -133,7 +133,7 @@ def assemble(
     tree = xr.DataTree.from_dict(groups)
     words = describe(model)
     tree.attrs = {
-        "title": title or f"{words['game']['name']} game fitted to {', '.join(population.trajectories[:3])}",
+        "title": title or f"{words['game']['name']} game fitted to {_named(population.trajectories)}",
         "method": method,
         "seed": seed,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -158,6 +158,10 @@ def assemble(
         "warnings": json.dumps(told),
     }
     return tree
+
+
+def _named(trajectories: tuple[str, ...]) -> str:
+    return ", ".join(trajectories) if len(trajectories) <= 3 else f"{len(trajectories)} trajectories"
 
 
 def _finite(value: Any) -> Any:

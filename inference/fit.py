@@ -1,6 +1,7 @@
 """`fit`: one call from a model to a `Fit`."""
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,8 @@ from .coordinates import coordinates
 from .options import check
 from .result import Fit
 
+log = logging.getLogger(__name__)
+
 METHODS = ("nuts", "svi", "point")
 
 
@@ -33,6 +36,8 @@ def fit(
     **options: Any,
 ) -> Fit:
     """Fit a calibration model.
+
+    What a reader of the result must know is in `Fit.warnings`, and is logged as warnings of the logger "bayes_mfg".
 
     Parameters
     ----------
@@ -97,6 +102,8 @@ def fit(
     if method == "nuts":
         told = [*result.warnings, *convergence_warnings(tree, result.parameters)]
         tree.attrs["warnings"] = json.dumps(told)
+    for sentence in result.warnings:
+        log.warning("%s", sentence)
     return result
 
 

@@ -68,7 +68,8 @@ def write_report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
-    OSError : the folder does not exist or cannot be written to; a page that was there stays as it was.
+    InputError : the folder does not exist.
+    OSError : it cannot be written to; a page that was there stays as it was.
     """
     target = Path(path)
     page = render(tree)

@@ -63,7 +63,7 @@ class Fit:
         Returns
         -------
         DataFrame
-            One row per quantity; columns of `arviz.summary`. R-hat and ESS are absent for a point estimate.
+            One row per quantity; columns of `arviz.summary`, and the median. R-hat and ESS are absent for a point estimate.
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
@@ -86,6 +86,8 @@ class Fit:
                 az.summary(xr.Dataset({name: part}), ci_kind="eti", ci_prob=ci_prob, round_to="none")
                 for name, part in parts.items()
             ]
+        for table, part in zip(tables, parts.values(), strict=True):
+            table.insert(2, "median", part.median(("chain", "draw")).to_numpy().ravel())
         return pd.concat(tables)
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
@@ -96,8 +98,6 @@ class Fit:
         InputError : when the folder does not exist.
         """
         target = pathlib.Path(path)
-        if not target.parent.is_dir():
-            raise InputError(f"{target}: the folder {target.parent} does not exist.")
         with replacing(target) as part:
             self.tree.to_netcdf(part, engine="h5netcdf")
         return target

@@ -68,7 +68,7 @@ class Calibration:
 
     Parameters
     ----------
-    game : the game. Its states must be those of the data, in name or at least in number.
+    game : the game. Its states must be those of the data, in any order; where either side has mere numbers for names, they are matched by place.
     population : the data.
     paths : parameter name -> `Path`, a NumPyro distribution (a constant with that prior), or a number (known).
     observation : the observation model.
@@ -113,6 +113,7 @@ class Calibration:
                 f"the data have {population.n_states} ({', '.join(population.states)})."
             )
         game.check_parameters(paths)
+        population = _in_order_of_game(population, game)
         self.game = game
         self.population = population
         self.observation = observation
@@ -142,6 +143,8 @@ class Calibration:
         InputError : when times, states or number of trajectories differ. What is masked may differ.
         """
         old = self.population
+        if isinstance(population, Population) and population.n_states == self.game.n_states:
+            population = _in_order_of_game(population, self.game)
         same = (
             isinstance(population, Population)
             and np.array_equal(old.times, population.times)
@@ -224,6 +227,26 @@ class Calibration:
         numpyro.factor("equilibrium", jnp.where(found, 0.0, jnp.nan))
         seen = self.likelihood(latents, result.mu, data).mask(data.record.mask)
         numpyro.sample(self.observation.variable, seen, obs=data.record.values)
+
+
+def _in_order_of_game(population: Population, game: Game) -> Population:
+    """The population with its states in the order of the game's.
+
+    Numbers are names that nobody gave: data without names and games of any states are matched by place.
+
+    Raises
+    ------
+    InputError : when both have names and these differ.
+    """
+    numbers = tuple(str(x) for x in range(game.n_states))
+    if population.states == game.state_names or numbers in (population.states, game.state_names):
+        return population
+    if sorted(population.states) != sorted(game.state_names):
+        raise InputError(
+            f"{type(game).__name__} has the states {', '.join(game.state_names)}; the data have {', '.join(population.states)}: "
+            "give them the game's names."
+        )
+    return population.in_order_of(game.state_names)
 
 
 def _as_path(path: Any, name: str) -> Path:

@@ -25,6 +25,7 @@ STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 DATA = simulate(GAME, {"gamma": 1.5}, STARTS, GRID, noise="dirichlet", size=0.01, seed=1)
 
 
+DIRTY = Population(DATA.times, proportions=DATA.shares, states=["S", "I", "X"])
 HOLE = np.ones((2, 9, 3), bool)
 HOLE[0, 3, 1] = False
 
@@ -183,6 +184,30 @@ def priors_of(model, sites):
     return [trace[name] for name in sites]
 
 
+SICK = np.array([3, 8, 26, 76, 225, 298, 258, 233, 189, 128, 68, 29, 14, 4])
+
+
+def outbreak(states):
+    """The density of an epidemic whose data have their states in a given order."""
+    counts = np.stack([np.where(s == "I", SICK, 0) for s in states], axis=-1)[None]
+    mask = np.broadcast_to([s == "I" for s in states], (14, 3))
+    seen = Population(np.arange(14.0), counts=counts, totals=763, states=states, mask=mask)
+    paths = {"beta": dist.LogNormal(0.5, 0.5), "recovery": 0.45}
+    made = Calibration(SIR(), seen, paths, Binomial(states=["I"]), initial=Seeded(), substeps=1)
+    assert made.population.states == ("S", "I", "R")
+    return density(made, **{"beta/value": jnp.asarray(1.7), "seed": jnp.asarray([3 / 763])})
+
+
+def test_states_are_matched_by_name():
+    assert outbreak(["I", "R", "S"]) == pytest.approx(outbreak(["S", "I", "R"]), rel=1e-12)
+
+
+def test_states_without_names_are_matched_by_place():
+    named = Population(DATA.times, proportions=DATA.shares, states=["north", "south", "west"])
+    gamma = {"gamma/value": jnp.asarray(1.3)}
+    assert density(calibration(named), **gamma) == pytest.approx(density(calibration(), **gamma), rel=1e-12)
+
+
 def test_an_inferred_noise_is_that_of_the_density(model):
     free = calibration(observation=Dirichlet(noise=dist.LogNormal(-4.0, 1.0)))
     at = {"gamma/value": jnp.asarray(1.3), "noise": jnp.asarray(0.01)}
@@ -237,6 +262,10 @@ class Bare(eqx.Module):
         (lambda: calibration(gamma=-1.0), "gamma.*-1"),
         (lambda: calibration(gamma=np.nan), "gamma.*nan"),
         (lambda: calibration(5), "population is 5"),
+        (
+            lambda: Calibration(SIR(), DIRTY, {"beta": 1.0, "recovery": 1.0}, Gaussian()),
+            "SIR has the states S, I, R; the data have S, I, X",
+        ),
         (lambda: Calibration(GAME, DATA, ["gamma"], Gaussian()), "paths is"),
         (lambda: calibration(horizon=1.0), "horizon is 1"),
         (lambda: calibration(horizon=np.nan), "horizon is nan"),

@@ -405,3 +405,25 @@ def test_bad_grid_gets_one_sentence(arguments: dict, sentence: str) -> None:
 def test_bad_times_get_one_sentence(times: list, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         TimeGrid.from_times(np.asarray(times))
+
+
+class Scalar(LinearQuadratic):
+    """A running cost without states."""
+
+    def running_cost(self, *moment):
+        return super().running_cost(*moment).sum()
+
+
+class Mistaken(LinearQuadratic):
+    """A misspelt parameter."""
+
+    def terminal_cost(self, t, mu, params):
+        return params["gama"] * mu
+
+
+@pytest.mark.parametrize(
+    ("game", "words"), [(Scalar(), "running_cost returns .* shape \\(\\)"), (Mistaken(), "asks for a parameter 'gama'")]
+)
+def test_games_that_break_their_interface_are_refused(game: LinearQuadratic, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        solve(game, {"gamma": 1.0}, MU0, GRID)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from bayes_mfg.errors import InputError
 from bayes_mfg.inference import report, report_page, report_stats, report_svg
 from bayes_mfg.inference.report import render, write_report
 
@@ -455,7 +456,7 @@ def test_the_file_is_whole_or_absent(tree, tmp_path, monkeypatch):
             write_report(tree, place)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    with pytest.raises(OSError, match="nowhere"):
+    with pytest.raises(InputError, match="nowhere"):
         write_report(tree, tmp_path / "nowhere" / "report.html")
 
 

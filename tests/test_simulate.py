@@ -154,3 +154,8 @@ def test_what_is_simulated_reads_back_from_a_table(options: dict[str, Any], tmp_
     np.testing.assert_array_equal(again.times, population.times)
     np.testing.assert_array_equal(again.shares, population.shares)
     assert (again.states, again.trajectories) == (population.states, population.trajectories)
+
+
+def test_parameters_outside_their_support_are_refused() -> None:
+    with pytest.raises(InputError, match="LinearQuadratic: gamma is -1"):
+        simulate(LinearQuadratic(), {"gamma": -1.0}, [0.2, 0.3, 0.5], TimeGrid(1.0, 5))

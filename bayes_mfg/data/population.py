@@ -297,6 +297,32 @@ class Population:
             provenance=self.provenance,
         )
 
+    def in_order_of(self, states: Sequence[str]) -> "Population":
+        """The same population with its states in another order.
+
+        Raises
+        ------
+        DataError : when `states` are not the population's own.
+        """
+        if sorted(states) != sorted(self.states):
+            raise DataError(f"The data have the states {', '.join(self.states)}, not {', '.join(states)}.")
+        order = [self.states.index(name) for name in states]
+
+        def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if array is None else array[..., order]
+
+        return Population(
+            self.times,
+            proportions=part(self.proportions),
+            counts=part(self.counts),
+            totals=self.totals,
+            states=states,
+            trajectories=self.trajectories,
+            mask=part(self.mask),
+            time_unit=self.time_unit,
+            provenance=self.provenance,
+        )
+
     def __repr__(self) -> str:
         kind = "proportions" if self.counts is None else "counts"
         parts = [

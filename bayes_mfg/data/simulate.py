@@ -127,6 +127,10 @@ def simulate(
     if len(names) != len(starts):
         raise DataError(f"simulate: {len(names)} names of trajectories for {len(starts)} initial populations.")
 
+    game.check_parameters(params)
+    for name, value in params.items():
+        if not callable(value):
+            game.parameters[name].check(value, f"simulate: {type(game).__name__}")
     given = {name: value if callable(value) else jnp.asarray(value, float) for name, value in params.items()}
     mu, codes, true = _equilibria(game, given, jnp.asarray(starts, float), grid, method, scheme)
     failed = np.flatnonzero(np.asarray(codes) != Code.CONVERGED)

@@ -118,4 +118,31 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
                 f"Parameter {name!r} has shape {values.shape}; {kind} takes {shape} or, over time, {(grid.points, *shape)}."
             )
     game = jax.tree.map(lambda x: _as_float_array(x, dtype), game)
-    return Problem(game, arrays, functions, mu0, grid)
+    problem = Problem(game, arrays, functions, mu0, grid)
+    _check_shapes(problem)
+    return problem
+
+
+def _check_shapes(problem: Problem) -> None:
+    """Refuse a game whose functions do not return what `Game` says; nothing is computed."""
+    game, d = problem.game, problem.game.n_states
+    first = {name: values[..., 0] for name, values in problem.arrays.items()}
+
+    def moment(mu: Array) -> tuple[Array, Array, Array]:
+        t = jnp.zeros((), mu.dtype)
+        params = problem.values(t, mu, first)
+        control = game.best_response(t, mu, mu, params)
+        return (
+            game.rates(t, control, mu, params),
+            game.running_cost(t, control, mu, params),
+            game.terminal_cost(t, mu, params),
+        )
+
+    kind = type(game).__name__
+    try:
+        found = jax.eval_shape(moment, problem.mu0)
+    except KeyError as error:
+        raise InputError(f"{kind} asks for a parameter {error} that it does not declare or was not given.") from error
+    for name, value, shape in zip(("rates", "running_cost", "terminal_cost"), found, ((d, d), (d,), (d,)), strict=True):
+        if jnp.shape(value) != shape:
+            raise InputError(f"{kind}.{name} returns an array of shape {jnp.shape(value)}; {shape} is needed.")
