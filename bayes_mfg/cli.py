@@ -205,7 +205,8 @@ def _report(options: argparse.Namespace, words: str) -> None:
     path = Path(options.fit)
     if path.is_dir():
         path = path / "fit.nc"
-    _check_is_file(path)
+    if not path.is_file():
+        raise InputError(f"{options.fit}: there is no saved fit; the folder of a run, or its fit.nc, is needed.")
     target = Path(options.out) if options.out else path.with_name("report.html")
     if not target.parent.is_dir():
         raise InputError(f"{target}: the folder {target.parent} does not exist.")

@@ -22,6 +22,8 @@ from .report_stats import ESS, R_HAT, convergence
 CHUNK = 100
 """Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
 
+_START = {"description": "initial share of the population"}
+
 PACKAGES = ("bayes-mfg", "jax", "numpyro", "arviz", "numpy", "xarray")
 
 
@@ -31,6 +33,7 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
     Draws whose equilibria are not all found have NaN populations and a non-zero `solver/code`.
     """
     space = coordinates(model)
+    index = np.array([model.population.states.index(s) for s in model.initial.unknown_states(model.population)], int)
 
     def one(x: Array, key: Array, data: Data) -> dict[str, Array]:
         latents = space.latents(space.constrain(x), data)
@@ -39,6 +42,7 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
         return {
             **{f"parameter/{name}": path for name, path in result.parameters.items()},
             **{f"own/{name}": value for name, value in latents["own"].items()},
+            **({"mu0": latents["mu0"][:, index]} if len(index) else {}),
             "mu": result.mu,
             "value": result.value,
             "replicate": likelihood.sample(key),
@@ -185,6 +189,8 @@ def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[
             variables[bare] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
         elif kind == "own":
             variables[bare] = (["chain", "draw"], value.reshape(shape))
+        elif kind == "mu0":
+            variables[kind] = (["chain", "draw", "trajectory", "initial_state"], value.reshape(*shape, *value.shape[1:]), _START)
         elif kind in ("mu", "value"):
             variables[kind] = (["chain", "draw", "trajectory", "time", "state"], value.reshape(*shape, *value.shape[1:]))
     coords = {
@@ -194,6 +200,8 @@ def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[
         "time": model.grid.times,
         "state": list(population.states),
     }
+    if "mu0" in variables:
+        coords["initial_state"] = list(model.initial.unknown_states(population))
     return xr.Dataset(variables, coords=coords)
 
 

@@ -172,8 +172,9 @@ def _quantity(name: str, post: xr.DataArray, prior: xr.DataArray | None, about: 
     positive = all(np.all(v[np.isfinite(v)] > 0) for v in (values, before) if v is not None)
     unbounded = upper is None or (isinstance(upper, int | float) and math.isinf(upper))
     declared = not about or (isinstance(lower, int | float) and lower >= 0 and unbounded)
+    description = str(about.get("description") or post.attrs.get("description", ""))
     return Quantity(
-        name, str(about.get("unit") or ""), str(about.get("description") or ""), path, at, panels[:MOST_PANELS], len(panels),
+        name, str(about.get("unit") or ""), description, path, at, panels[:MOST_PANELS], len(panels),
         values, before, bool(positive and declared),
     )  # fmt: skip
 

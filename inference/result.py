@@ -1,6 +1,7 @@
 """A fit: everything about one posterior in one DataTree, and what is asked of it."""
 
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -18,6 +19,9 @@ from .files import replacing
 
 SUMMARY_TIMES = 5
 """Times at which a varying path is listed in a summary."""
+
+SUMMARY_STARTS = 12
+"""Unknown initial shares that a summary lists; where there are more, they are in the posterior only."""
 
 
 class Fit:
@@ -53,8 +57,8 @@ class Fit:
     def summary(self, ci_prob: float = 0.9) -> pd.DataFrame:
         """Posterior mean, sd, equal-tailed interval and convergence figures.
 
-        Constant parameters have one row, varying ones a row at each of a few times. Convergence is judged on what is estimated - parameters
-        and populations - never on raw coordinates.
+        Constant parameters have one row, varying ones a row at each of a few times, unknown initial shares (`mu0`) one each where there are
+        few. Convergence is judged on what is estimated - parameters and populations - never on raw coordinates.
 
         Parameters
         ----------
@@ -67,7 +71,9 @@ class Fit:
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
-        for name in (*self.parameters, *(v for v in posterior.data_vars if set(posterior[v].dims) == {"chain", "draw"})):
+        own = [v for v in posterior.data_vars if set(posterior[v].dims) == {"chain", "draw"} and v not in self.parameters]
+        starts = ["mu0"] if "mu0" in posterior and posterior["mu0"][0, 0].size <= SUMMARY_STARTS else []
+        for name in (*self.parameters, *own, *starts):
             parts[str(name)] = _thinned(posterior[name])
         parts = {name: part for name, part in parts.items() if part.std() > 0 or self.method == "point"}
         if self.method == "point":
@@ -152,4 +158,8 @@ def _thinned(part: xr.DataArray) -> xr.DataArray:
     if part.attrs.get("constant"):
         return part.isel(time=0, drop=True)
     count = part.sizes["time"]
-    return part.isel(time=np.unique(np.linspace(0, count - 1, min(SUMMARY_TIMES, count)).round().astype(int)))
+    part = part.isel(time=np.unique(np.linspace(0, count - 1, min(SUMMARY_TIMES, count)).round().astype(int)))
+    # Times name the rows: four digits of their span tell them apart.
+    times = part["time"].to_numpy()
+    span = float(times[-1] - times[0])
+    return part.assign_coords(time=np.round(times, max(0, 3 - math.floor(math.log10(span))))) if span > 0 else part

@@ -36,6 +36,10 @@ class Initial(eqx.Module):
     def sample(self, draw: Draw, fixed: Array) -> Array:
         """Initial populations `(R, d)`; unknowns are drawn by `draw(name, prior)`."""
 
+    def unknown_states(self, population: Population) -> tuple[str, ...]:
+        """States whose initial share is estimated: what summaries and reports show of it."""
+        return ()
+
     @property
     def words(self) -> str:
         """One line for reports."""
@@ -63,6 +67,10 @@ class Known(Initial):
         if not np.all(np.isfinite(mu0)) or np.any(mu0 < 0) or np.any(np.abs(mu0.sum(axis=-1) - 1) > 1e-6):
             raise InputError("Known: every row of mu0 must be non-negative and sum to one.")
         return np.broadcast_to(mu0, shape)
+
+    @property
+    def words(self) -> str:
+        return "known initial populations"
 
     def sample(self, draw: Draw, fixed: Array) -> Array:
         return fixed
@@ -97,6 +105,9 @@ class UnknownShares(Initial):
 
     def fixed(self, population: Population) -> np.ndarray:
         return np.full((population.n_trajectories, population.n_states), 1.0 / population.n_states)
+
+    def unknown_states(self, population: Population) -> tuple[str, ...]:
+        return population.states
 
     def sample(self, draw: Draw, fixed: Array) -> Array:
         alpha = jnp.full(fixed.shape, self.concentration, fixed.dtype)
@@ -134,6 +145,13 @@ class Seeded(Initial):
         rows[:, population.states.index(self.seed)] = 2.0
         rows[:, population.states.index(self.rest)] = 1.0
         return rows
+
+    def unknown_states(self, population: Population) -> tuple[str, ...]:
+        return (self.seed,)
+
+    @property
+    def words(self) -> str:
+        return f"everyone in {self.rest} but for a share of {self.seed} ~ {describe(self.share)}"
 
     def sample(self, draw: Draw, fixed: Array) -> Array:
         share = draw("seed", self.share.expand((fixed.shape[0],)).to_event(1))[:, None]

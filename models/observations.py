@@ -81,9 +81,16 @@ class Observation(eqx.Module):
 
 
 def in_words(module: eqx.Module) -> str:
-    """`Kind(field=value, ...)` with distributions written out."""
-    fields = ", ".join(f"{f.name}={describe(getattr(module, f.name))}" for f in dataclasses.fields(module))
-    return f"{type(module).__name__}({fields})"
+    """Kind, states and settings; `~` stands before a prior."""
+    parts = [type(module).__name__]
+    settings = []
+    for field in dataclasses.fields(module):
+        value = getattr(module, field.name)
+        if field.name == "states":
+            parts += [f"of {', '.join(value)}"] if value else []
+        else:
+            settings.append(f"{field.name} {'~' if isinstance(value, dist.Distribution) else '='} {describe(value)}")
+    return " ".join([*parts, *([f"({', '.join(settings)})"] if settings else [])])
 
 
 def _observed_states(population: Population, states: tuple[str, ...] | None, kind: str) -> tuple[str, ...]:

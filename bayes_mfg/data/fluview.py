@@ -13,8 +13,9 @@ import numpy as np
 
 from bayes_mfg.errors import DataError
 
-from .population import Population, close_matches
+from .population import Population
 from .table import read_lines
+from .wording import close_matches
 
 # A season runs from MMWR week 40 to week 39 of the next year.
 SEASON_START = 40

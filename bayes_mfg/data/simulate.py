@@ -15,7 +15,8 @@ from bayes_mfg.equilibrium import Code, Scheme, Status, TimeGrid, solve
 from bayes_mfg.errors import DataError
 from bayes_mfg.games import Game
 
-from .population import Population, shown
+from .population import Population
+from .wording import shown
 
 
 class Arc(eqx.Module):

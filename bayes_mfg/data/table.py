@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 
 from bayes_mfg.errors import DataError
 
-from .population import Population, population_from_table
+from .population import Population
+from .tidy import population_from_table
 
 
 def read_table(
@@ -46,6 +47,9 @@ def read_table(
     if not lines:
         raise DataError(f"{path}: the file is empty; expected a header line with the columns time, state and count or share.")
     header = [cell.strip() for cell in lines[0][1]]
+    for separator, word in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise DataError(f"{path}, line 1: the columns are separated by {word} ({header[0]!r}); expected commas.")
     for line, cells in lines[1:]:
         if len(cells) != len(header):
             raise DataError(

@@ -70,7 +70,7 @@ class Constant(Path):
                 parameter, {}, lambda raw: jnp.asarray(fixed), f"fixed at {np.array2string(fixed, separator=', ')}"
             )
         if self.prior.shape() not in ((), shape):
-            raise InputError(f"{where}: prior {describe(self.prior)} has shape {self.prior.shape()}; () or {shape} is needed.")
+            raise InputError(f"{where}: prior {describe(self.prior)} has shape {self.prior.shape()}; {_shapes(shape)} is needed.")
         check_prior(self.prior, parameter.lower, parameter.upper, where, "the parameter")
         prior = self.prior if self.prior.shape() == shape else self.prior.expand(shape)
         if prior.batch_shape:
@@ -82,7 +82,7 @@ class Constant(Path):
         if not np.issubdtype(values.dtype, np.number) or values.dtype == bool:
             raise InputError(f"{where}: prior is {self.prior!r}; a NumPyro distribution or a number is needed.")
         if values.shape not in ((), parameter.shape):
-            raise InputError(f"{where}: the fixed value has shape {values.shape}; () or {parameter.shape} is needed.")
+            raise InputError(f"{where}: the fixed value has shape {values.shape}; {_shapes(parameter.shape)} is needed.")
         if not np.all(np.isfinite(values) & (values > parameter.lower) & (values < parameter.upper)):
             raise InputError(f"{where}: the fixed value {values} must lie in ({parameter.lower:g}, {parameter.upper:g}).")
         return np.broadcast_to(values.astype(float), parameter.shape)
@@ -93,3 +93,7 @@ class Constant(Path):
             return ConstantFunction(value(raw))
 
         return BoundPath(parameter, priors, build, NO_INPUT, f"{parameter.name}: {text}.", is_constant=True)
+
+
+def _shapes(shape: tuple[int, ...]) -> str:
+    return f"() or {shape}" if shape else "()"
