@@ -250,6 +250,20 @@ def test_summaries_have_a_row_for_every_parameter_and_tell_of_convergence(fitted
     assert any("effective sample size" in sentence for sentence in fitted.warnings)
 
 
+def test_unknown_initial_shares_are_in_posterior_and_summary():
+    seeded = Calibration(SIR(), load_school_influenza(), {"beta": 1.8, "recovery": 0.5, "contact_cost": 1.0}, Binomial(), initial=Seeded())
+    share = np.geomspace(1e-4, 1e-2, 20).reshape(2, 10, 1)
+    latent = coordinates(seeded).transforms["seed"].inv(jnp.asarray(share))
+    tree = assemble(seeded, np.asarray(latent), method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0)
+    found = tree["posterior"]["mu0"]
+    assert found.dims == ("chain", "draw", "trajectory", "initial_state") and list(found["initial_state"].values) == ["I"]
+    np.testing.assert_allclose(found.to_numpy()[..., 0, 0], share[..., 0], rtol=1e-12)
+    np.testing.assert_allclose(found[..., 0, 0], tree["posterior"]["mu"].sel(state="I").isel(time=0, trajectory=0), rtol=1e-12)
+    table = Fit(tree, seeded).summary()
+    assert table.loc["mu0[school 1978, I]", "median"] == pytest.approx(np.median(share), rel=1e-12)
+    assert "share of I ~ LogUniform" in tree.attrs["initial"]
+
+
 def test_nothing_is_printed_without_a_terminal(model, fitted, capfd):
     fit(model, **QUICK)
     fit(model, method="point", prior_samples=0)
