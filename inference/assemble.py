@@ -17,7 +17,7 @@ from bayes_mfg.models import Calibration, Data, describe
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
-from .report_stats import ESS, R_HAT, convergence
+from .report_stats import E_BFMI, ESS, R_HAT, bfmi, convergence
 
 CHUNK = 100
 """Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
@@ -42,11 +42,12 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
         return {
             **{f"parameter/{name}": path for name, path in result.parameters.items()},
             **{f"own/{name}": value for name, value in latents["own"].items()},
+            **{f"hyper/{name}": value for name, value in hyperparameters(model, latents["raw"]).items()},
             **({"mu0": latents["mu0"][:, index]} if len(index) else {}),
             "mu": result.mu,
             "value": result.value,
             "replicate": likelihood.sample(key),
-            "log_likelihood": likelihood.mask(model.data.record.mask).log_prob(data.record.values),
+            "log_likelihood": likelihood.mask(data.record.mask).log_prob(data.record.values),
             "solver/code": result.code,
             "solver/residual": result.residual,
             "solver/iterations": result.iterations,
@@ -65,6 +66,16 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
         part = many(x, k, model.data)
         parts.append({name: np.asarray(value)[: len(flat[chunk])] for name, value in part.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def hyperparameters(model: Calibration, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Uncertain scales and length scales of the paths, named `<parameter>_<name>`."""
+    return {
+        f"{name}_{inner}": value
+        for name, own in raw.items()
+        for inner, value in own.items()
+        if inner in model.bound[name].hyperparameters
+    }
 
 
 def prior_draws(model: Calibration, count: int, seed: int) -> tuple[dict[str, np.ndarray], int]:
@@ -122,7 +133,7 @@ def assemble(
             {"latent": (("chain", "draw", "coordinate"), flat)},
             coords={"chain": np.arange(chains), "draw": np.arange(draws), "coordinate": coordinates(model).names},
         ),
-        "observed_data": _observed(model),
+        "observed_data": observed(model),
         "constant_data": _constant(model),
     }
     if stats:
@@ -144,7 +155,7 @@ def assemble(
         "wall_time_seconds": wall_time,
         "bayes_mfg_version": importlib.metadata.version("bayes-mfg"),
         "versions": json.dumps({name: importlib.metadata.version(name) for name in PACKAGES}),
-        "game": json.dumps(_finite(words["game"])),
+        "game": json.dumps(finite(words["game"])),
         "paths": json.dumps(words["paths"]),
         "observation": words["observation"],
         "initial": words["initial"],
@@ -168,12 +179,12 @@ def _named(trajectories: tuple[str, ...]) -> str:
     return ", ".join(trajectories) if len(trajectories) <= 3 else f"{len(trajectories)} trajectories"
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no infinities: they become None."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -187,7 +198,7 @@ def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[
             extra = [f"{bare}_dim_{k}" for k in range(value.ndim - 1 - len(dims))]
             attrs = {"constant": int(model.bound[bare].is_constant), "unit": model.game.parameters[bare].unit}
             variables[bare] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
-        elif kind == "own":
+        elif kind in ("own", "hyper"):
             variables[bare] = (["chain", "draw"], value.reshape(shape))
         elif kind == "mu0":
             variables[kind] = (["chain", "draw", "trajectory", "initial_state"], value.reshape(*shape, *value.shape[1:]), _START)
@@ -217,14 +228,32 @@ def _replicates(model: Calibration, replicate: np.ndarray, shape: tuple[int, int
 
 
 def _log_likelihood(model: Calibration, values: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
-    dims = ["chain", "draw", "trajectory", "time", "state"][: values.ndim + 1]
-    coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **_record_coords(model)}
-    coords = {name: value for name, value in coords.items() if name in dims}
-    return xr.Dataset({model.observation.variable: (dims, values.reshape(*shape, *values.shape[1:]))}, coords=coords)
+    """Pointwise log densities `(chain, draw, observation)`, as importance sampling takes them.
+
+    What was not observed is no observation; what has the same density in every draw (a known start with known noise) says nothing about the
+    unknowns and cannot be reweighted: its sum is kept as the attribute `constant`.
+    """
+    mask = np.asarray(model.data.record.mask)
+    values = values.reshape(len(values), -1)
+    varying = np.ptp(values, axis=0) > 1e-12 * np.maximum(1.0, np.abs(values).max(axis=0)) if len(values) > 1 else True
+    keep = mask.reshape(-1) & varying
+    if not keep.any():
+        keep = mask.reshape(-1)
+    places = np.argwhere(mask)[keep[mask.reshape(-1)]]
+    names = list(_record_coords(model).items())
+    coords: dict[str, Any] = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
+    for (name, labels), at in zip(names, places.T, strict=False):
+        coords[name] = ("observation", np.asarray(labels)[at])
+    kept = values[:, keep].reshape(*shape, -1)
+    constant = float(values[0, mask.reshape(-1) & ~keep].sum())
+    return xr.Dataset(
+        {model.observation.variable: (("chain", "draw", "observation"), kept, {"constant": constant})}, coords=coords
+    )
 
 
-def _observed(model: Calibration) -> xr.Dataset:
-    record = model.data.record
+def observed(model: Calibration) -> xr.Dataset:
+    """What was observed, NaN where nothing was."""
+    record = model.observation.record(model.population)
     mask = np.asarray(record.mask)
     mask = mask if mask.ndim == 3 else mask[..., None]
     values = np.where(mask, np.asarray(record.values, dtype=float), np.nan)
@@ -255,22 +284,32 @@ def _solver(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[i
     return xr.Dataset(variables, coords=coords, attrs=attrs)
 
 
-def convergence_warnings(tree: xr.DataTree, parameters: tuple[str, ...]) -> list[str]:
-    """Sentences on what a reader must know before believing the draws."""
+def convergence_warnings(tree: xr.DataTree, max_tree_depth: int = 10) -> list[str]:
+    """Sentences on what a reader must know before believing the draws of NUTS."""
     told = []
-    judged = convergence(tree["posterior"].to_dataset()[[*parameters, "mu"]])
-    worst = max((row.r_hat for row in judged if row.checked), default=1.0)
-    least = min((ess for row in judged if row.checked for ess in (row.ess_bulk, row.ess_tail)), default=np.inf)
+    judged = [row for row in convergence(tree["posterior"].to_dataset()) if row.checked]
+    worst = max(judged, key=lambda row: np.nan_to_num(row.r_hat, nan=np.inf), default=None)
+    least = min(judged, key=lambda row: np.nan_to_num(min(row.ess_bulk, row.ess_tail), nan=0.0), default=None)
     # Comparisons are written so that a figure that is not a number warns, too.
-    if not worst <= R_HAT:
-        told.append(f"The chains disagree: the largest R-hat is {worst:.3f}; at most {R_HAT} is wanted.")
-    if not least >= ESS:
-        told.append(f"The smallest effective sample size is {least:.0f}; at least {ESS:.0f} is wanted.")
+    if worst is not None and not worst.r_hat <= R_HAT:
+        told.append(f"The chains disagree: the largest R-hat is {worst.r_hat:.3f} ({worst.name}); at most {R_HAT} is wanted.")
+    if least is not None and not min(least.ess_bulk, least.ess_tail) >= ESS:
+        size = min(least.ess_bulk, least.ess_tail)
+        told.append(f"The smallest effective sample size is {size:.0f} ({least.name}); at least {ESS:.0f} is wanted.")
     stats = tree["sample_stats"].to_dataset()
+    count = stats["diverging"].size
     diverging = int(stats["diverging"].sum())
     if diverging:
-        told.append(f"{diverging} of {stats['diverging'].size} transitions diverged.")
+        told.append(f"{diverging} of {count} transitions diverged.")
     failed = int(stats["failed_solve"].sum())
     if failed:
-        told.append(f"{failed} of {stats['failed_solve'].size} transitions met parameters whose equilibrium was not found.")
+        told.append(f"{failed} of {count} transitions met parameters whose equilibrium was not found.")
+    deep = int((stats["tree_depth"] >= max_tree_depth).sum())
+    if deep:
+        told.append(
+            f"{deep} of {count} transitions reached the largest tree depth of {max_tree_depth}: the sampler moves slowly."
+        )
+    energies = [bfmi(np.asarray(chain, float)) for chain in stats["energy"].transpose("chain", "draw").values]
+    if min(energies) < E_BFMI:
+        told.append(f"E-BFMI is {min(energies):.2f} in the worst chain; below {E_BFMI} the sampler explores energies badly.")
     return told

@@ -42,7 +42,8 @@ def fit(
     Parameters
     ----------
     model : the model.
-    method : "nuts" (full posterior by sampling), "svi" (variational), or "point" (posterior mode, or the paper's least squares).
+    method : "nuts" (full posterior by sampling), "svi" (variational), or "point" (the posterior's mode in the unconstrained coordinates that
+        are sampled, Jacobians included; or the paper's least squares).
     seed : of everything random; the same seed, versions and machine give the same fit.
     progress : show progress; by default on a terminal only.
     prior_samples : draws of the prior kept beside the posterior; 0 for none.
@@ -84,6 +85,7 @@ def fit(
         warnings.append(
             "Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors."
         )
+    warnings += model.observation.remarks(model.population)
     settings = {**settings, "backend": jax.default_backend()}
     tree = assemble(
         model,
@@ -100,7 +102,7 @@ def fit(
     )
     result = Fit(tree, model)
     if method == "nuts":
-        told = [*result.warnings, *convergence_warnings(tree, result.parameters)]
+        told = [*result.warnings, *convergence_warnings(tree, options.get("max_tree_depth", 10))]
         tree.attrs["warnings"] = json.dumps(told)
     for sentence in result.warnings:
         log.warning("%s", sentence)
@@ -157,8 +159,13 @@ def _point(model: Calibration, *, seed: int, progress: bool | None, objective: A
 def _starts_disagree(mode: point.Mode) -> list[str]:
     """A sentence when the starts of the mode search ended in different places."""
     spread = np.ptp(mode.starts)
+    ends = ", ".join(f"{-end:.1f}" for end in mode.starts)
+    if len(mode.starts) > 1 and spread <= 2.0 and mode.distance > 3.0:
+        return [
+            f"The mode search ended {mode.distance:.0f} posterior sds apart at similar log densities ({ends}); "
+            "there are several modes, and chains start near one of them."
+        ]
     if len(mode.starts) > 1 and spread > 2.0:
-        ends = ", ".join(f"{-end:.1f}" for end in mode.starts)
         return [
             f"The mode search ended at different log densities from different starts ({ends}); "
             "there may be several modes, and the fit is about the highest."

@@ -33,7 +33,7 @@ class Draws:
     Attributes
     ----------
     flat : unconstrained draws, `(chain, draw, size)`.
-    stats : per draw: diverging, energy, n_steps, acceptance_rate, lp, step_size, failed_solve; each `(chain, draw)`.
+    stats : per draw: diverging, failed_solve, energy, n_steps, tree_depth, acceptance_rate, lp, step_size; each `(chain, draw)`.
     chain_method : how the chains were run, in words.
     warmup_steps : leapfrog steps spent in warm-up, over all chains.
     """
@@ -63,7 +63,8 @@ def sample(
     and vectorised inside each.
 
     A point at which an equilibrium is not found has a NaN density: the trajectory ends there, the draw is counted as a failed solve and not as a
-    divergence. To tell the two apart, transitions that ended at a bad point are run again with a recording potential.
+    divergence (whether or not its energy was off before). To tell the two apart, transitions that ended at a bad point are run again with a
+    recording potential.
 
     Raises
     ------
@@ -115,6 +116,7 @@ def sample(
     stats = {
         "diverging": kept["diverging"] & ~failed,
         "failed_solve": failed,
+        "tree_depth": np.ceil(np.log2(kept["n_steps"] + 1)).astype(int),
         **{name: kept[name] for name in ("energy", "n_steps", "acceptance_rate", "lp", "step_size")},
     }
     method = f"{groups} thread{'s' if groups > 1 else ''}, {width} chain{'s' if width > 1 else ''} vectorised in each"

@@ -38,6 +38,7 @@ class Mode:
     evaluations : gradients spent.
     failed_solves : points at which a solve failed on the way.
     starts : potentials that the starts ended with.
+    distance : of the farthest end of a start whose potential is within 2 of the best, in the metric of the covariance.
     """
 
     location: np.ndarray
@@ -48,6 +49,7 @@ class Mode:
     evaluations: int
     failed_solves: int
     starts: tuple[float, ...]
+    distance: float
 
 
 class _Objective:
@@ -115,6 +117,8 @@ def find_mode(model: Calibration, *, seed: int = 0, starts: int = 3, max_steps: 
             covariance, factor = _curvature(objective, best)
         shown.update()
     value, gradient = objective(best)
+    level = min(end[0] for end in ends) + 2.0
+    apart = [float(np.linalg.norm(np.linalg.solve(factor, end - best))) for height, end in ends if height <= level]
     return Mode(
         best,
         value,
@@ -124,6 +128,7 @@ def find_mode(model: Calibration, *, seed: int = 0, starts: int = 3, max_steps: 
         objective.evaluations,
         objective.failures,
         tuple(end[0] for end in ends),
+        max(apart),
     )
 
 

@@ -18,7 +18,7 @@ type Floats = NDArray[np.float64]
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_PANELS = 12
 MOST_CELLS = 600
-R_HAT, ESS = 1.01, 400.0
+R_HAT, ESS, E_BFMI = 1.01, 400.0, 0.3
 INFORMED, PARTLY, SHIFTED = 0.5, 0.2, 1.0
 _POPULATION = ("mu", "value")
 
@@ -416,3 +416,9 @@ def density(values: Floats, grid: Floats, log: bool) -> Floats:
     width = 0.9 * spread * x.size**-0.2
     out: Floats = np.exp(-0.5 * ((grid[:, None] - x) / width) ** 2).mean(axis=1) / (width * math.sqrt(2 * math.pi)) * jacobian
     return out
+
+
+def bfmi(energy: Floats) -> float:
+    """Energy Bayesian fraction of missing information (Betancourt 2016, arXiv 1604.00695, equation 6)."""
+    spread = float(np.var(energy)) if energy.size > 2 and np.isfinite(energy).all() else 0.0
+    return float(np.mean(np.diff(energy) ** 2)) / spread if spread > 0 else math.nan

@@ -12,6 +12,7 @@ from bayes_mfg.equilibrium import Status
 from .report_charts import absent
 from .report_page import escape, exact, facts, fold, interval, listing, number, paragraph, plural, table, tiles
 from .report_stats import (
+    E_BFMI,
     ESS,
     INFORMED,
     PARTLY,
@@ -20,6 +21,7 @@ from .report_stats import (
     Convergence,
     Floats,
     Learning,
+    bfmi,
     convergence,
     coverage,
     data_end,
@@ -286,7 +288,7 @@ def _by_chain(tree: xr.DataTree) -> str:
         "n_steps": ("mean leapfrog steps", _average),
         "step_size": ("step size", _average),
         "lp": ("mean log density", _average),
-        "energy": ("E-BFMI", _bfmi),
+        "energy": ("E-BFMI", bfmi),
     }
     there = {n: np.asarray(stats[n].transpose("chain", "draw").values, float) for n in columns
              if n in stats and set(stats[n].dims) == {"chain", "draw"}}  # fmt: skip
@@ -294,7 +296,7 @@ def _by_chain(tree: xr.DataTree) -> str:
         return absent("This fit holds no sampler statistics.") if sampled(tree) else ""
     rows = [[str(c + 1), *(number(columns[n][1](v[c])) for n, v in there.items())] for c in range(stats.sizes["chain"])]
     head = ["chain", *(columns[n][0] for n in there)]
-    text = "E-BFMI below 0.3 points at a posterior whose energy the sampler explores badly."
+    text = f"E-BFMI below {E_BFMI} points at a posterior whose energy the sampler explores badly."
     note = paragraph(text, "small") if "energy" in there else ""
     return "<h3>Sampler by chain</h3>" + table(head, rows, label="Sampler statistics by chain") + note
 
@@ -306,12 +308,6 @@ def _count(values: Floats) -> int:
 def _average(values: Floats) -> float:
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if finite.size else math.nan
-
-
-def _bfmi(energy: Floats) -> float:
-    """Energy Bayesian fraction of missing information (Betancourt 2016, arXiv 1604.00695, equation 6)."""
-    spread = float(np.var(energy)) if energy.size > 2 and np.isfinite(energy).all() else 0.0
-    return float(np.mean(np.diff(energy) ** 2)) / spread if spread > 0 else math.nan
 
 
 def solver(tree: xr.DataTree) -> str:

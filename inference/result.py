@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import arviz as az
@@ -12,8 +13,9 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import Calibration
+from bayes_mfg.models import Calibration, describe
 
+from .assemble import finite, observed
 from .coordinates import coordinates
 from .files import replacing
 
@@ -71,11 +73,12 @@ class Fit:
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
+        # Besides the game's parameters: the observation model's own, and scales of paths.
         own = [v for v in posterior.data_vars if set(posterior[v].dims) == {"chain", "draw"} and v not in self.parameters]
         starts = ["mu0"] if "mu0" in posterior and posterior["mu0"][0, 0].size <= SUMMARY_STARTS else []
         for name in (*self.parameters, *own, *starts):
             parts[str(name)] = _thinned(posterior[name])
-        parts = {name: part for name, part in parts.items() if part.std() > 0 or self.method == "point"}
+        parts = {name: part for name, part in parts.items() if _varies(part) or self.method == "point"}
         if self.method == "point":
             rows = {}
             for name, part in parts.items():
@@ -146,9 +149,35 @@ def load(path: str | os.PathLike[str], model: Calibration | None = None) -> Fit:
         raise InputError(f"{source}: not a saved fit ({error}).") from error
     if "bayes_mfg_version" not in tree.attrs or "posterior" not in tree.children:
         raise InputError(f"{source}: a netCDF file, but not a saved fit of bayes-mfg.")
-    if model is not None and list(tree["unconstrained_posterior"]["coordinate"].to_numpy()) != coordinates(model).names:
-        raise InputError(f"{source}: a fit of another model than the one given; their unknowns differ.")
+    if model is not None:
+        for what, same in _compared(tree, model):
+            if not same:
+                raise InputError(f"{source}: a fit of another model than the one given; their {what} differ.")
     return Fit(tree, model)
+
+
+def _compared(tree: xr.DataTree, model: Calibration) -> Iterator[tuple[str, bool]]:
+    """What makes a saved fit one of a model, and whether it is the same; later ones are looked at only if earlier ones are."""
+    words, known = describe(model), tree["posterior"]
+    yield "unknowns", list(tree["unconstrained_posterior"]["coordinate"].to_numpy()) == coordinates(model).names
+    yield "games", json.loads(tree.attrs["game"]) == finite(words["game"])
+    yield "paths", json.loads(tree.attrs["paths"]) == words["paths"]
+    yield "observation models", tree.attrs["observation"] == words["observation"]
+    yield "initial populations", tree.attrs["initial"] == words["initial"]
+    times = known["time"].to_numpy()
+    yield "time grids", times.shape == model.grid.times.shape and np.allclose(times, model.grid.times, rtol=1e-12)
+    seen, own = tree["observed_data"].to_dataset(), observed(model)
+    variable = model.observation.variable
+    yield (
+        "data",
+        variable in seen and seen[variable].shape == own[variable].shape and np.array_equal(seen[variable], own[variable], True),
+    )
+
+
+def _varies(part: xr.DataArray) -> bool:
+    """Whether draws differ by more than rounding."""
+    values = part.to_numpy()
+    return bool(np.ptp(values) > 1e-12 * np.abs(values).max())
 
 
 def _thinned(part: xr.DataArray) -> xr.DataArray:

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from bayes_mfg.data import Population
-from bayes_mfg.equilibrium import Code, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium import Code, Sampled, Scheme, TimeGrid, solve
 from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
@@ -21,7 +21,7 @@ from bayes_mfg.games import Game
 from bayes_mfg.paths import BoundPath, Constant, Context, Path
 from bayes_mfg.paths.priors import check_count
 
-from .initial import Draw, Initial, resolve_initial
+from .initial import Draw, FirstObserved, Initial, resolve_initial
 from .observations import Observation, Record
 
 INTERVALS = 100
@@ -163,6 +163,9 @@ class Calibration:
     def _data(self, population: Population) -> Data:
         dtype = jnp.zeros(()).dtype
         record = self.observation.record(population)
+        if isinstance(self.initial, FirstObserved):
+            # What the start is taken from is no evidence about it, and would pass for an observation without noise.
+            record = record._replace(mask=record.mask.at[:, 0].set(False))
         record = Record(*(x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in record))
         observed = np.zeros((population.n_trajectories, population.n_times, population.n_states))
         if any(path.needs_observed for path in self.bound.values()):
@@ -185,8 +188,14 @@ class Calibration:
         """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
         data = self.data if data is None else data
         nodes = jnp.asarray(self.grid.fine_times, latents["mu0"].dtype)
+        middles = 0.5 * (nodes[:-1] + nodes[1:])
         points = jnp.asarray(self.grid.times, nodes.dtype)
         nobody = jnp.full((self.game.n_states,), 1.0 / self.game.n_states, nodes.dtype)
+
+        def sampled(function: Any) -> Sampled:
+            """A path of time alone, evaluated once and not inside every iteration of the fixed point."""
+            at = jax.vmap(lambda t: function(t, nobody))
+            return Sampled(at(nodes), at(middles))
 
         def one(mu0: Array, observed: Array) -> tuple[dict[str, Array], Any]:
             functions = {}
@@ -194,10 +203,7 @@ class Calibration:
                 seen = (jnp.asarray(self.population.times, nodes.dtype), observed) if path.needs_observed else None
                 functions[name] = path.function(latents["raw"][name], seen)
             params = {
-                # A path of time alone is evaluated once, not inside every iteration of the fixed point.
-                name: function
-                if self.bound[name].depends_on_population
-                else jax.vmap(lambda t, function=function: function(t, nobody))(nodes)
+                name: function if self.bound[name].depends_on_population else sampled(function)
                 for name, function in functions.items()
             }
             eq = solve(self.game, params, mu0, self.grid, scheme=self.scheme, method=self.method)

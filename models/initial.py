@@ -77,7 +77,7 @@ class Known(Initial):
 
 
 class FirstObserved(Initial):
-    """The first observation taken as the truth, noise and all; what arXiv 2606.23155 does."""
+    """The first observation taken as the truth, noise and all; what arXiv 2606.23155 does. The likelihood then leaves it out."""
 
     def fixed(self, population: Population) -> np.ndarray:
         if not population.mask[:, 0].all():

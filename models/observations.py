@@ -72,7 +72,11 @@ class Observation(eqx.Module):
 
     def index(self, population: Population) -> np.ndarray:
         """Numbers of the observed states, `(k,)`."""
-        return np.array([population.states.index(s) for s in self.columns(population) if s in population.states])
+        return np.array([population.states.index(s) for s in self.columns(population)])
+
+    def remarks(self, population: Population) -> list[str]:
+        """Sentences on what a user of this model on these data must know; they become warnings of the fit."""
+        return []
 
     @property
     def words(self) -> str:
@@ -135,7 +139,8 @@ class _Shares(Observation):
 class Gaussian(_Shares):
     """Every recorded share is normal around the population's share.
 
-    With a fixed `scale` and flat priors the MAP is the least-squares fit of arXiv 2606.23155. Counts with totals are taken as shares.
+    With a fixed `scale` its log density is the least-squares loss of arXiv 2606.23155 (`fit(..., method="point", objective="paper")` minimises
+    that loss itself; a posterior mode has the prior beside it). Counts with totals are taken as shares.
 
     Parameters
     ----------
@@ -220,6 +225,18 @@ class _Counts(Observation):
         return np.where(mask, population.counts[..., index], 0), mask, np.maximum(population.totals, 0)
 
 
+def _counted_twice(model: _Counts, population: Population) -> list[str]:
+    """States that are independent in the model although their counts sum to the total are evidence counted more than once."""
+    index = model.index(population)
+    rows = int(population.mask[..., index].all(axis=-1).sum())
+    if len(index) < population.n_states or not rows:
+        return []
+    return [
+        f"{type(model).__name__} takes the counts of all {population.n_states} states as independent, though they sum to the total: "
+        "the evidence is counted more than once, and bands are too narrow. Use Multinomial or DirichletMultinomial, or name some states."
+    ]
+
+
 class _MultinomialProbs(dist.MultinomialProbs):
     """NumPyro's, whose own `sample` needs totals that are known when it is compiled."""
 
@@ -239,7 +256,15 @@ class Multinomial(_Counts):
 
     def columns(self, population: Population) -> tuple[str, ...]:
         named = super().columns(population)
-        return named if len(named) == population.n_states else (*named, "other")
+        if len(named) == population.n_states:
+            return named
+        rest = "other"
+        while rest in population.states:
+            rest += " states"
+        return (*named, rest)
+
+    def index(self, population: Population) -> np.ndarray:
+        return np.array([population.states.index(s) for s in super().columns(population)])
 
     def record(self, population: Population) -> Record:
         counts, mask, totals = self._counts(population)
@@ -249,15 +274,53 @@ class Multinomial(_Counts):
         if len(self.columns(population)) > counts.shape[-1]:
             counts = np.concatenate([counts, (totals - counts.sum(axis=-1))[..., None]], axis=-1)
         counts = np.where(rows[..., None], counts, 0)
-        return Record(jnp.asarray(counts), jnp.asarray(rows), jnp.asarray(np.where(rows, totals, 0)))
+        return Record(jnp.asarray(counts), jnp.asarray(rows), jnp.asarray(totals))
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    @staticmethod
+    def _shares(mu: Array, index: np.ndarray) -> Array:
+        """Shares of the states looked at, and of the rest where there is one."""
         probs = mu[..., index]
         if len(index) < mu.shape[-1]:
             probs = jnp.concatenate([probs, 1.0 - probs.sum(axis=-1, keepdims=True)], axis=-1)
         probs = jnp.maximum(probs, FLOOR)
-        probs = probs / probs.sum(axis=-1, keepdims=True)
-        return _MultinomialProbs(probs, totals.astype(int))
+        return probs / probs.sum(axis=-1, keepdims=True)
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        return _MultinomialProbs(self._shares(mu, index), totals.astype(int))
+
+
+class _DirichletMultinomial(dist.DirichletMultinomial):
+    """NumPyro's, whose own `sample` needs totals that are known when it is compiled."""
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        first, second = jax.random.split(key)
+        probs = self._dirichlet.sample(first, sample_shape)
+        return _MultinomialProbs(probs, self.total_count).sample(second)
+
+
+class DirichletMultinomial(Multinomial):
+    """Like Multinomial, with overdispersion: the shares themselves are Dirichlet around the population's, of given concentration.
+
+    The variance of a count is the multinomial's times `1 + (n - 1) / (concentration + 1)`, as in `BetaBinomial`.
+
+    Parameters
+    ----------
+    concentration : a number, or a NumPyro prior on the positive numbers; by default LogNormal(4, 1.5), the central 90 % from 5 to 640.
+    states : names of the states that are looked at; by default all that are observed.
+    """
+
+    concentration: Any = eqx.field(default_factory=lambda: dist.LogNormal(4.0, 1.5))
+
+    def __check_init__(self) -> None:
+        check_amount(self.concentration, "concentration", "DirichletMultinomial")
+
+    @property
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"concentration": self.concentration} if isinstance(self.concentration, dist.Distribution) else {}
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        concentration = amount(self.concentration, own, "concentration")
+        return _DirichletMultinomial(concentration * self._shares(mu, index), totals.astype(int))
 
 
 class Binomial(_Counts):
@@ -267,6 +330,9 @@ class Binomial(_Counts):
     ----------
     states : names of the states that are looked at; by default all that are observed.
     """
+
+    def remarks(self, population: Population) -> list[str]:
+        return _counted_twice(self, population)
 
     def record(self, population: Population) -> Record:
         counts, mask, totals = self._counts(population)
@@ -298,6 +364,9 @@ class BetaBinomial(_Counts):
     def priors(self) -> dict[str, dist.Distribution]:
         return {"concentration": self.concentration} if isinstance(self.concentration, dist.Distribution) else {}
 
+    def remarks(self, population: Population) -> list[str]:
+        return _counted_twice(self, population)
+
     def record(self, population: Population) -> Record:
         counts, mask, totals = self._counts(population)
         return Record(jnp.asarray(counts), jnp.asarray(mask), jnp.asarray(totals))
@@ -309,5 +378,5 @@ class BetaBinomial(_Counts):
 
 
 OBSERVATIONS: dict[str, type[Observation]] = {
-    kind.__name__: kind for kind in (Gaussian, Dirichlet, Multinomial, Binomial, BetaBinomial)
+    kind.__name__: kind for kind in (Gaussian, Dirichlet, Multinomial, DirichletMultinomial, Binomial, BetaBinomial)
 }

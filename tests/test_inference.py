@@ -13,15 +13,15 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from bayes_mfg.data import Population, simulate
+from bayes_mfg.data import Population, load_school_influenza, simulate
 from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.games import LinearQuadratic
-from bayes_mfg.inference import FitError, find_mode, fit, load
-from bayes_mfg.inference.assemble import prior_draws
+from bayes_mfg.games import SIR, LinearQuadratic
+from bayes_mfg.inference import Fit, FitError, find_mode, fit, load
+from bayes_mfg.inference.assemble import assemble, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.point import fit_paper
-from bayes_mfg.models import Calibration, Dirichlet
+from bayes_mfg.models import Binomial, Calibration, Dirichlet, Seeded
 from bayes_mfg.paths import PiecewiseConstant
 
 GRID = TimeGrid(horizon=2.0, points=11)
@@ -251,7 +251,9 @@ def test_summaries_have_a_row_for_every_parameter_and_tell_of_convergence(fitted
 
 
 def test_unknown_initial_shares_are_in_posterior_and_summary():
-    seeded = Calibration(SIR(), load_school_influenza(), {"beta": 1.8, "recovery": 0.5, "contact_cost": 1.0}, Binomial(), initial=Seeded())
+    seeded = Calibration(
+        SIR(), load_school_influenza(), {"beta": 1.8, "recovery": 0.5, "contact_cost": 1.0}, Binomial(), initial=Seeded()
+    )
     share = np.geomspace(1e-4, 1e-2, 20).reshape(2, 10, 1)
     latent = coordinates(seeded).transforms["seed"].inv(jnp.asarray(share))
     tree = assemble(seeded, np.asarray(latent), method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0)

@@ -2,8 +2,20 @@
 
 from .exploitability import exploitability
 from .grid import TimeGrid
+from .problem import Sampled
 from .schemes import ExponentialMidpoint, Paper, Scheme
 from .solve import Equilibrium, solve
 from .status import Code, Status
 
-__all__ = ["Code", "Equilibrium", "ExponentialMidpoint", "Paper", "Scheme", "Status", "TimeGrid", "exploitability", "solve"]
+__all__ = [
+    "Code",
+    "Equilibrium",
+    "ExponentialMidpoint",
+    "Paper",
+    "Sampled",
+    "Scheme",
+    "Status",
+    "TimeGrid",
+    "exploitability",
+    "solve",
+]

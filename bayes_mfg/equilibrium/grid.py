@@ -39,6 +39,12 @@ class TimeGrid:
             raise InputError(f"TimeGrid: points is {self.points}; a whole number of at least 2 is needed.")
         if int(self.substeps) != self.substeps or self.substeps < 1:
             raise InputError(f"TimeGrid: substeps is {self.substeps}; a whole number of at least 1 is needed.")
+        object.__setattr__(self, "points", int(self.points))
+        object.__setattr__(self, "substeps", int(self.substeps))
+        if self.nodes is not None and len(self.nodes) != self.points:
+            raise InputError(f"TimeGrid: nodes holds {len(self.nodes)} times; points is {self.points}.")
+        if not np.all(np.diff(self.fine_times) > 0):
+            raise InputError(f"TimeGrid: the times from {self.fine_times[0]:g} to {self.fine_times[-1]:g} do not increase.")
 
     @classmethod
     def from_times(cls, times: np.ndarray, substeps: int = 1) -> "TimeGrid":

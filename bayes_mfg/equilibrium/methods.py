@@ -30,18 +30,21 @@ class State(NamedTuple):
     size : its residual, relative to max(1, |u|).
     steps : iterations done by each method so far: picard, anderson, newton, `(3,)`.
     stalled : whether Newton's line search has failed at this iterate.
+    unit : by how much values differ between states at the start: the unit of cost in which defects of the value are weighed against those of
+        the population.
     """
 
     z: Pair
     size: Array
     steps: Array
     stalled: Array
+    unit: Array
 
 
-def size_of(defects: Pair, u: Array) -> Array:
-    """Largest defect: of the population absolutely, of the value relative to max(1, |u|). Infinite where not finite."""
+def size_of(defects: Pair, u: Array, unit: Array) -> Array:
+    """Largest defect: of the population absolutely, of the value relative to max(min(1, unit), |u|). Infinite where not finite."""
     r_mu, r_u = defects
-    size = jnp.maximum(jnp.max(jnp.abs(r_mu)), jnp.max(jnp.abs(r_u)) / jnp.maximum(1.0, jnp.max(jnp.abs(u))))
+    size = jnp.maximum(jnp.max(jnp.abs(r_mu)), jnp.max(jnp.abs(r_u)) / jnp.maximum(jnp.minimum(1.0, unit), jnp.max(jnp.abs(u))))
     # A maximum does not do to find a NaN: XLA's vectorised one on the CPU drops it in large batches. A sum keeps it.
     finite = jnp.isfinite(jnp.sum(r_mu) + jnp.sum(r_u)) & jnp.isfinite(size)
     return jnp.where(finite, size, jnp.inf)
@@ -52,12 +55,23 @@ def start(scheme: Scheme, problem: Problem, guess: Pair | None = None) -> State:
     if guess is None:
         flat = jnp.broadcast_to(problem.terminal_cost(problem.mu0)[:, None], (problem.mu0.size, problem.grid.intervals + 1))
         guess = scheme.march(problem, flat)
-    size = size_of(residual(scheme, problem, *guess), guess[1])
-    return State(guess, size, jnp.zeros(3, int), jnp.zeros((), bool))
+    mu, u = guess
+    spread = jnp.max(jnp.max(u, axis=0) - jnp.min(u, axis=0))
+    unit = jnp.where(jnp.isfinite(spread) & (spread > 0), spread, 1.0)
+    size = size_of(residual(scheme, problem, mu, u), u, unit)
+    return State(guess, size, jnp.zeros(3, int), jnp.zeros((), bool), unit)
 
 
 def _select(condition: Array, a: Pair, b: Pair) -> Pair:
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _best(best: State, z: Pair, size: Array, method: int) -> State:
+    """The better of two iterates, one step of a method further."""
+    better = size <= best.size
+    return best._replace(
+        z=_select(better, z, best.z), size=jnp.where(better, size, best.size), steps=best.steps.at[method].add(1)
+    )
 
 
 def picard(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int, damping: float = 0.5) -> State:
@@ -66,9 +80,7 @@ def picard(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_st
     def step(carry: tuple[State, Pair]) -> tuple[State, Pair]:
         best, z = carry
         image, defects = scheme.sweep(problem, *z)
-        size = size_of(defects, z[1])
-        better = size <= best.size
-        best = State(_select(better, z, best.z), jnp.where(better, size, best.size), best.steps.at[0].add(1), best.stalled)
+        best = _best(best, z, size_of(defects, z[1], best.unit), method=0)
         return best, jax.tree.map(lambda old, new: damping * old + (1.0 - damping) * new, z, image)
 
     def unfinished(carry: tuple[State, Pair]) -> Array:
@@ -87,18 +99,17 @@ def anderson(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_
     length = state.z[0].size
 
     def pack(z: Pair) -> Array:
-        return jnp.concatenate([z[0].reshape(-1), z[1].reshape(-1)])
+        return jnp.concatenate([z[0].reshape(-1), z[1].reshape(-1) / state.unit])
 
     def unpack(x: Array) -> Pair:
-        return x[:length].reshape(shape), x[length:].reshape(shape)
+        return x[:length].reshape(shape), state.unit * x[length:].reshape(shape)
 
     def step(carry: tuple) -> tuple:
         best, x, last_x, last_f, dx, df, count = carry
         z = unpack(x)
         image, defects = scheme.sweep(problem, *z)
-        size = size_of(defects, z[1])
-        better = size <= best.size
-        best = State(_select(better, z, best.z), jnp.where(better, size, best.size), best.steps.at[1].add(1), best.stalled)
+        size = size_of(defects, z[1], best.unit)
+        best = _best(best, z, size, method=1)
         f = pack(image) - x
         dx = dx.at[count % MEMORY].set(jnp.where(count > 0, x - last_x, 0.0))
         df = df.at[count % MEMORY].set(jnp.where(count > 0, f - last_f, 0.0))
@@ -141,7 +152,7 @@ def marches(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_s
         old = state.z[1]
         mu, new = scheme.march(problem, old)
         u = damping * old + (1.0 - damping) * new
-        moved = jnp.max(jnp.abs(new - old)) / jnp.maximum(1.0, jnp.max(jnp.abs(old)))
+        moved = jnp.max(jnp.abs(new - old)) / jnp.maximum(jnp.minimum(1.0, state.unit), jnp.max(jnp.abs(old)))
         return state._replace(z=(mu, u), steps=state.steps.at[0].add(1)), moved
 
     def unfinished(carry: tuple[State, Array]) -> Array:
@@ -149,7 +160,7 @@ def marches(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_s
         return (state.size > tol) & (moved > 1e-3) & (state.steps[0] < max_steps)
 
     z = lax.while_loop(unfinished, step, (state, jnp.asarray(jnp.inf, state.size.dtype)))[0]
-    size = jnp.where(z.steps[0] > state.steps[0], size_of(residual(scheme, problem, *z.z), z.z[1]), state.size)
+    size = jnp.where(z.steps[0] > state.steps[0], size_of(residual(scheme, problem, *z.z), z.z[1], z.unit), state.size)
     return z._replace(size=size, stalled=jnp.zeros((), bool))
 
 
@@ -161,7 +172,7 @@ def newton(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_st
     """
 
     def merit(defects: Pair) -> Array:
-        return jnp.sum(defects[0] ** 2) + jnp.sum(defects[1] ** 2)
+        return jnp.sum(defects[0] ** 2) + jnp.sum((defects[1] / state.unit) ** 2)
 
     def step(carry: tuple[State, Pair, Array]) -> tuple[State, Pair, Array]:
         state, defects, taken = carry
@@ -182,7 +193,8 @@ def newton(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_st
         _, z, after, _ = lax.while_loop(too_far, halve, twice)
         moved = merit(after) < before
         z, defects = _select(moved, z, state.z), _select(moved, after, defects)
-        return State(z, size_of(defects, z[1]), state.steps.at[2].add(1), ~moved), defects, taken + 1
+        size = size_of(defects, z[1], state.unit)
+        return state._replace(z=z, size=size, steps=state.steps.at[2].add(1), stalled=~moved), defects, taken + 1
 
     def unfinished(carry: tuple[State, Pair, Array]) -> Array:
         state, _, taken = carry

@@ -90,8 +90,7 @@ class _Midpoints(NamedTuple):
     @classmethod
     def of(cls, problem: Problem, dtype: jnp.dtype) -> "_Midpoints":
         nodes = problem.grid.fine_times
-        arrays = {name: _halfway(a[..., :-1], a[..., 1:]) for name, a in problem.arrays.items()}
-        return cls(jnp.asarray(_halfway(nodes[:-1], nodes[1:]), dtype), jnp.asarray(np.diff(nodes), dtype), arrays)
+        return cls(jnp.asarray(_halfway(nodes[:-1], nodes[1:]), dtype), jnp.asarray(np.diff(nodes), dtype), problem.middles)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,8 +190,11 @@ def exponential(rates: Array, cost: Array, dt: Array, squarings: int) -> tuple[A
     h = dt / 2**squarings
     exit_rate = jnp.sum(rates, axis=1)
     # A smooth bound just above the largest exit rate (an 8-norm): a plain maximum would have kinks where two states tie.
-    largest = lax.stop_gradient(jnp.max(jnp.abs(exit_rate), axis=0) + jnp.finfo(rates.dtype).tiny)
-    bound = largest * jnp.sum((exit_rate / largest) ** 8, axis=0) ** 0.125
+    # Where nobody moves the norm has no derivative; any bound does there, and zero is one.
+    largest = lax.stop_gradient(jnp.max(jnp.abs(exit_rate), axis=0))
+    still = largest == 0
+    ratio = jnp.where(still, 1.0, exit_rate / jnp.where(still, 1.0, largest))
+    bound = jnp.where(still, 0.0, largest * jnp.sum(ratio**8, axis=0) ** 0.125)
     b = h * (rates + eye * (bound - exit_rate)[:, None])
     theta = h * bound
     b2 = matmul(b, b)

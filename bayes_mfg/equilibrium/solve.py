@@ -117,7 +117,11 @@ def solve(
     tolerance = default_tolerance(problem.mu0.dtype) if tol is None else float(tol)
     if tol is None and tolerance > 1e-11:
         log.info("mu0 is in single precision: the residual asked for is %.0e.", tolerance)
+    if not (np.isfinite(tolerance) and tolerance > 0):
+        raise InputError(f"tol is {tol!r}; a positive number is needed.")
     steps = MAX_STEPS[method] if max_steps is None else int(max_steps)
+    if steps < 1:
+        raise InputError(f"max_steps is {max_steps!r}; a whole number of at least 1 is needed.")
     start = None
     if guess is not None:
         interpolation = jnp.asarray(grid.interpolation, problem.mu0.dtype)
@@ -142,19 +146,34 @@ def _solve(
         state = methods.METHODS[method](scheme, problem, state, tol=tolerance, max_steps=max_steps)
         u = state.z[1]
         mu = scheme.finish(problem, *state.z)
-        size = methods.size_of(residual(scheme, problem, mu, u), u)
+        size = methods.size_of(residual(scheme, problem, mu, u), u, state.unit)
         # The last forward pass restores sign and mass to rounding; where it costs accuracy the iterate itself is kept.
         keep = (size <= jnp.maximum(tolerance, state.size)) & jnp.isfinite(size)
         mu = jnp.where(keep, mu, state.z[0])
         size = jnp.where(keep, size, state.size)
+        sweeps = {"picard": 0, "anderson": 1}.get(method)
+        lost = sweeps is not None and state.steps[sweeps] < max_steps
+        ended = jnp.where(lost, Code.DIVERGED, Code.MAX_STEPS)
         code = jnp.where(
             size <= tolerance,
             Code.CONVERGED,
-            jnp.where(~jnp.isfinite(size), Code.NOT_FINITE, jnp.where(state.stalled, Code.STALLED, Code.MAX_STEPS)),
+            jnp.where(~jnp.isfinite(size), Code.NOT_FINITE, jnp.where(state.stalled, Code.STALLED, ended)),
         )
         # An explicit scheme can reproduce its own recursion exactly while shares explode.
-        outside = ~((jnp.min(mu) >= -slack) & (jnp.max(jnp.abs(jnp.sum(mu, axis=0) - 1.0)) <= slack))
-        code = jnp.where((code == Code.CONVERGED) & outside, Code.OFF_SIMPLEX, code)
+        mass = jnp.sum(problem.mu0)
+        outside = ~((jnp.min(mu) >= -slack) & (jnp.max(jnp.abs(jnp.sum(mu, axis=0) - mass)) <= slack))
+        nodes = jnp.asarray(problem.grid.fine_times, mu.dtype)
+        moving, inside = problem.admissible(nodes, u, mu)
+        someone = (jnp.min(problem.mu0) >= -slack) & (jnp.abs(mass - 1.0) <= 1e-5)
+        # An iterate that solves the equations is an equilibrium only where all of these hold; the last that does not is reported.
+        for holds, otherwise in (
+            (moving, Code.NEGATIVE_RATES),
+            (inside, Code.OUT_OF_RANGE),
+            (~outside, Code.OFF_SIMPLEX),
+            (someone, Code.NO_DISTRIBUTION),
+        ):
+            solved = (size <= tolerance) & jnp.isfinite(size)
+            code = jnp.where(solved & ~holds, otherwise, code)
         failed = code != Code.CONVERGED
         report = {"code": code, "residual": size, "iterations": state.steps}
         return jnp.where(failed, jnp.nan, mu), jnp.where(failed, jnp.nan, u), report
@@ -193,6 +212,7 @@ def _solve(
     mu, u = mu[:, coarse], u[:, coarse]
     arrays = {name: a[..., coarse] for name, a in problem.arrays.items()}
     rates, _ = problem.generators(jnp.asarray(grid.times, mu.dtype), u, mu, arrays)
+    rates = jnp.where(report["code"] == Code.CONVERGED, rates, jnp.nan)
     return Equilibrium(
         mu.T,
         u.T,

@@ -15,6 +15,10 @@ class Code(enum.IntEnum):
     STALLED = 2
     NOT_FINITE = 3
     OFF_SIMPLEX = 4
+    DIVERGED = 5
+    NEGATIVE_RATES = 6
+    OUT_OF_RANGE = 7
+    NO_DISTRIBUTION = 8
 
 
 _SENTENCES = {
@@ -22,6 +26,10 @@ _SENTENCES = {
     Code.MAX_STEPS: "The equilibrium was not found: the iterations ran out before the residual fell below the tolerance.",
     Code.STALLED: "The equilibrium was not found: no step along the Newton direction lowered the residual.",
     Code.OFF_SIMPLEX: "The equilibrium was not found: the equations hold, but the population has left the simplex (more time steps are needed).",
+    Code.DIVERGED: "The equilibrium was not found: the iterations moved away from it.",
+    Code.NEGATIVE_RATES: "No equilibrium: some of the game's rates are negative at the solution.",
+    Code.OUT_OF_RANGE: "No equilibrium: a parameter is outside its range at the solution.",
+    Code.NO_DISTRIBUTION: "No equilibrium: the initial population is no distribution (shares are negative or do not sum to one).",
     Code.NOT_FINITE: "The equilibrium was not found: the game's costs or rates are not finite at the given parameters.",
 }
 

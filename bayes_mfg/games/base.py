@@ -38,6 +38,12 @@ class Parameter:
     shape: tuple[int, ...] = ()
     closed: bool = True
 
+    def contains(self, value: Any) -> Any:
+        """Whether values lie in the support, elementwise; False for NaN."""
+        if self.closed:
+            return (value >= self.lower) & (value <= self.upper)
+        return (value > self.lower) & (value < self.upper)
+
     def check(self, value: Any, where: str) -> None:
         """Refuse numbers outside the support, or not finite; what is being traced or transformed by JAX passes.
 
@@ -53,10 +59,7 @@ class Parameter:
                 raise TypeError(numbers.dtype)
         except (TypeError, ValueError) as error:
             raise InputError(f"{where}: {self.name} is {value!r}; a number is needed.") from error
-        inside = (numbers >= self.lower) & (numbers <= self.upper)
-        if not self.closed:
-            inside &= (numbers > self.lower) & (numbers < self.upper)
-        bad = ~(np.isfinite(numbers) & inside)
+        bad = ~(np.isfinite(numbers) & np.asarray(self.contains(numbers)))
         if bad.any():
             ends = "[]" if self.closed else "()"
             raise InputError(

@@ -62,7 +62,7 @@ class Context:
 
     @property
     def data_end(self) -> float:
-        """Last time with data inside the grid. Priors are scaled to `[start, data_end]`: a longer forecast changes nothing."""
+        """Last time with data inside the grid; a longer forecast leaves default length scales and numbers of pieces as they are."""
         return float(min(self.data_times[-1], self.times[-1]))
 
 
@@ -122,6 +122,11 @@ class BoundPath:
     def needs_observed(self) -> bool:
         """True when `function` must be given the observed population."""
         return "observed" in self.plan.kinds
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Raw names of uncertain scales and length scales: numbers that are of interest themselves."""
+        return tuple(name for name in ("scale", "length_scale") if name in self.priors)
 
     @property
     def raw_shapes(self) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -19,12 +20,15 @@ from .priors import amount, check_amount, check_choice, check_count, check_posit
 from .splines import hold
 from .varying import Varying
 
-# kernel -> (name, boundary factor per length scale, basis functions per boundary factor): Riutort-Mayol et al. (2023), section 4.
-_RULES = {
-    "squared_exponential": ("squared exponential", 3.2, 1.75),
-    "matern32": ("Matern 3/2", 4.5, 3.42),
-    "matern52": ("Matern 5/2", 4.1, 2.65),
-}
+# kernel -> (name, boundary factor per length scale): Riutort-Mayol et al. (2023), section 4.
+_RULES = {"squared_exponential": ("squared exponential", 3.2), "matern32": ("Matern 3/2", 4.5), "matern52": ("Matern 5/2", 4.1)}
+
+MISSING = 1e-3
+"""Share of the variance that the default number of basis functions leaves out, on average over the expansion's domain."""
+
+
+MOST_BASIS = 500
+"""Basis functions that the rule may ask for; every evaluation of the path pays for them."""
 
 
 class HilbertBasis(eqx.Module):
@@ -57,6 +61,16 @@ def root_spectral_density(kernel: str, length_scale: Array, half_length: float, 
     return jnp.sqrt(jnp.maximum(density, floor)).astype(length_scale.dtype)
 
 
+def basis_needed(kernel: str, length_scale: float, half_length: float) -> int:
+    """Basis functions that leave at most `MISSING` of the variance out; at least 4, and `MOST_BASIS + 1` where that does not suffice."""
+    with jax.ensure_compile_time_eval():
+        root = np.asarray(root_spectral_density(kernel, jnp.asarray(float(length_scale)), half_length, 10 * MOST_BASIS), float)
+    share = np.cumsum(root**2) / (2 * half_length)
+    # Functions beyond those summed are few for Matern's tails and none otherwise; the whole is one.
+    enough = np.flatnonzero(share[: MOST_BASIS + 1] >= min(1.0, share[-1]) - MISSING)
+    return max(int(enough[0]) + 1, 4) if enough.size else MOST_BASIS + 1
+
+
 class GaussianProcess(Varying):
     """A stationary Gaussian process on the link's real line, expanded in `basis` eigenfunctions of the Laplacian (HSGP).
 
@@ -65,16 +79,17 @@ class GaussianProcess(Varying):
     Raw parameters: "level" and "basis", standard normal, and "length_scale", "scale" where they are uncertain; with `centered`,
     "basis" holds the coefficients themselves. Prefer centred only where data determine the path closely.
     Source: Riutort-Mayol et al., Practical Hilbert space approximate Bayesian Gaussian processes, Stat. Comput. 33:17 (2023); the
-    rule for boundary and basis is its section 4, `c = max(1.2, a l / S)`, `m = b c S / l` with half range `S` and length scale
-    `l`. The boundary is also kept two length scales away from the domain: at `l = S / 5` the rule alone lost 8 % of the sd at the
-    ends.
+    rule for the boundary is its section 4, `c = max(1.2, a l / S)` with half range `S` and length scale `l`. The boundary is also
+    kept two length scales away from the domain: at `l = S / 5` the rule alone lost 8 % of the sd at the ends. The basis has as many
+    functions as leave `MISSING` of the variance out: the paper's own rule leaves out 1 % of a Matern-3/2 process, which is 10 % of
+    its sd and more than what remains uncertain where data determine the path closely; bands then miss a rough truth.
 
     Parameters
     ----------
     length_scale : in the input's own units (time, or share); a number or a distribution on the positive numbers. Default: a third
         of the time from the first grid time to the last datum, or a third of a share's range.
     kernel : "matern52", "matern32" or "squared_exponential".
-    basis : number of basis functions; default by the rule, at the 5 % quantile of an uncertain length scale.
+    basis : number of basis functions; default as said, at the 5 % quantile of an uncertain length scale.
     boundary : factor of the half range, above 1; default by the rule, at the 95 % quantile of an uncertain length scale.
     centered : sample the coefficients themselves.
     """
@@ -89,7 +104,7 @@ class GaussianProcess(Varying):
         frame = self._frame(parameter, context)
         where, plan, shape = frame.where, frame.plan, parameter.shape
         kernel = check_choice(self.kernel, tuple(_RULES), "kernel", where)
-        name, boundary_rule, basis_rule = _RULES[kernel]
+        name, boundary_rule = _RULES[kernel]
         default = plan.reference[0] / 3.0
         length_scale = check_amount(default if self.length_scale is None else self.length_scale, "length_scale", where)
         short, long = quantiles(length_scale, (0.05, 0.95))
@@ -100,7 +115,12 @@ class GaussianProcess(Varying):
             boundary = check_positive(self.boundary, "boundary", where)
             if boundary <= 1.0:
                 raise InputError(f"{where}: boundary is {boundary:g}; a factor above 1 is needed.")
-        least = max(int(np.ceil(basis_rule * boundary * half_range / short)), 4)
+        least = basis_needed(kernel, short, boundary * half_range)
+        if self.basis is None and least > MOST_BASIS:
+            raise InputError(
+                f"{where}: length scales down to {short:g} on a range of {2 * half_range:g} need over {MOST_BASIS} basis functions; give a prior "
+                "that allows no such short ones, or a number of functions as basis."
+            )
         basis = least if self.basis is None else check_count(self.basis, "basis", where)
         if not isinstance(self.centered, bool):
             raise InputError(f"{where}: centered is {self.centered!r}; true or false is needed.")

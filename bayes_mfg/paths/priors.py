@@ -73,8 +73,13 @@ def check_prior(prior: dist.Distribution, lower: float, upper: float, where: str
                 f"but {needed} lives in ({lower:g}, {upper:g})."
             )
         if isinstance(prior, dist.Delta):
-            return
-        draws = np.asarray(prior.sample(jax.random.key(0), (16,)))
+            raise InputError(f"{where}: prior {describe(prior)} is a point; give the number itself where {needed} is known.")
+        draws = np.asarray(prior.sample(jax.random.key(0), (1000,)))
+        if np.any((draws < lower) | (draws > upper)):  # a transform that is not monotonic hides its range from the ends
+            outside = float(draws[(draws < lower) | (draws > upper)].flat[0])
+            raise InputError(
+                f"{where}: prior {describe(prior)} draws values such as {outside:g}, but {needed} lives in ({lower:g}, {upper:g})."
+            )
         if not np.all(np.isfinite(draws)):
             raise InputError(f"{where}: prior {describe(prior)} draws values that are not finite.")
 

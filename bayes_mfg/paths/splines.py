@@ -47,7 +47,9 @@ def bspline_basis(x: ArrayLike, breakpoints: Sequence[float], degree: int) -> Ar
     inner = jnp.asarray(breakpoints[1:-1], x.dtype)
     knots = np.concatenate([[breakpoints[0]] * degree, breakpoints, [breakpoints[-1]] * degree])
     x = hold(x, float(breakpoints[0]), float(breakpoints[-1]))
-    above, end = x >= inner, jnp.ones((1,), bool)
+    # A time computed as a sum may miss a breakpoint by its last digits.
+    slack = 8 * float(jnp.finfo(x.dtype).eps) * max(abs(float(breakpoints[0])), abs(float(breakpoints[-1])))
+    above, end = x >= inner - slack, jnp.ones((1,), bool)
     basis = (jnp.concatenate([end, above]) & jnp.concatenate([~above, end])).astype(x.dtype)
     basis = jnp.pad(basis, (degree, degree))
     for p in range(1, degree + 1):
