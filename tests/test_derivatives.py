@@ -21,11 +21,11 @@ from bayes_mfg.games import SIR, LinearQuadratic
 # theta of SIR: level, bend, slope of beta; recovery; contact_cost, infection_cost; mu0.
 THETAS = {
     "LQ": {
-        "constant": [1.55, 0.0, 0.0, 3.0, 0.1, 1.0, 2.0, 0.0, 0.2, 0.3],
+        "constant": [1.55, 0.0, 0.0, 3.0, 0.1, 1.0, 2.0, 0.05, 0.2, 0.3],
         "arc": [0.8, 1.7, 0.0, 3.0, 0.1, 1.0, 2.0, 0.1, 0.2, 0.3],
         "population": [0.9, 0.0, 2.0, 3.0, 0.5, 1.0, 2.0, 0.2, 0.5, 0.3],
         "strong": [1.1, 0.3, 0.5, 4.0, 25.0, 12.0, 2.5, 0.5, 0.15, 0.35],
-        "repelling": [0.1, 0.0, 0.0, 0.0, 20.0, 1.0, 0.3, 0.0, 1 / 6, 1 / 3],  # spectral radius of the sweep 97
+        "repelling": [0.1, 0.0, 0.0, 0.0, 20.0, 1.0, 0.3, 0.01, 1 / 6, 1 / 3],  # spectral radius of the sweep 97
     },
     "SIR": {
         "constant": [0.6, 0.0, 0.0, 0.1, 1.0, 0.1, 0.93, 0.06],

@@ -127,7 +127,9 @@ def test_a_traced_start_that_is_no_distribution_is_named():
 
 
 def test_sweeps_that_explode_are_not_said_to_have_run_out():
-    eq = solve(LinearQuadratic(8, congestion=50.0), {"gamma": 0.1}, np.ones(8) / 8, TimeGrid(2.0, 41), scheme="paper", method="anderson")
+    eq = solve(
+        LinearQuadratic(8, congestion=50.0), {"gamma": 0.1}, np.ones(8) / 8, TimeGrid(2.0, 41), scheme="paper", method="anderson"
+    )
     assert eq.status.code in (Code.DIVERGED, Code.NOT_FINITE)
     assert "ran out" not in eq.status.message
 

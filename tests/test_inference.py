@@ -1,9 +1,11 @@
 """Protects inference: modes and draws are those of the posterior, failures are counted, and a fit survives being written and read."""
 
+import json
 import os
 import re
 from pathlib import Path
 
+import arviz as az
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,11 @@ from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import SIR, LinearQuadratic
 from bayes_mfg.inference import Fit, FitError, find_mode, fit, load
-from bayes_mfg.inference.assemble import assemble, prior_draws
+from bayes_mfg.inference.assemble import assemble, convergence_warnings, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.point import fit_paper
-from bayes_mfg.models import Binomial, Calibration, Dirichlet, Seeded
-from bayes_mfg.paths import PiecewiseConstant
+from bayes_mfg.models import Binomial, Calibration, Dirichlet, Multinomial, Seeded
+from bayes_mfg.paths import GaussianProcess, PiecewiseConstant
 
 GRID = TimeGrid(horizon=2.0, points=11)
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
@@ -166,7 +168,6 @@ def test_nuts_draws_from_the_posterior_that_quadrature_finds(model, posterior):
 
 
 def check_draws(draws, u, mass):
-    import arviz as az
 
     mean, sd = moments(u, mass)
     assert abs(draws.mean() - mean) < 4 * sd / np.sqrt(float(az.ess(draws, method="mean")))
@@ -209,13 +210,14 @@ def test_a_fit_has_the_documented_groups_and_dimensions(model, fitted):
 
 def test_sample_stats_say_how_every_draw_was_made(fitted):
     stats = fitted.tree["sample_stats"].to_dataset()
-    for name in ("diverging", "failed_solve", "energy", "n_steps", "acceptance_rate", "lp", "step_size"):
+    for name in ("diverging", "failed_solve", "energy", "n_steps", "tree_depth", "acceptance_rate", "lp", "step_size"):
         assert stats[name].dims == ("chain", "draw")
         assert np.isfinite(stats[name]).all()
     assert stats["diverging"].dtype == stats["failed_solve"].dtype == bool
     assert not stats["failed_solve"].any()
     assert ((stats["acceptance_rate"] >= 0) & (stats["acceptance_rate"] <= 1)).all()
     assert (stats["n_steps"] >= 1).all()
+    assert (2 ** stats["tree_depth"] - 1 >= stats["n_steps"]).all() and (2 ** (stats["tree_depth"] - 1) <= stats["n_steps"]).all()
     # Energy is potential plus kinetic energy, never below the potential.
     assert (stats["energy"] >= -stats["lp"] - 1e-9).all()
 
@@ -226,8 +228,31 @@ def test_log_densities_of_draws_are_those_of_the_model(model, fitted):
     lp = [-float(coordinates(model).potential(jnp.asarray(flat[place]), model.data)) for place in some]
     np.testing.assert_allclose([fitted.tree["sample_stats"]["lp"].to_numpy()[place] for place in some], lp, rtol=1e-9)
     prior = scipy.stats.norm.logpdf(flat[..., 0])
-    total = fitted.tree["log_likelihood"]["proportions"].sum(("trajectory", "time")).to_numpy()
+    pointwise = fitted.tree["log_likelihood"]["proportions"]
+    total = pointwise.sum("observation").to_numpy() + pointwise.attrs["constant"]
     np.testing.assert_allclose(total + prior, fitted.tree["sample_stats"]["lp"], rtol=1e-9)
+    # The start is known and so is the noise: the first time's density is the same in every draw.
+    assert pointwise.sizes["observation"] == 2 * 10 and float(pointwise["time"].min()) > 0
+
+
+def test_log_likelihoods_suit_importance_sampling_and_follow_the_mask(model, fitted):
+    flat = fitted.tree["unconstrained_posterior"]["latent"].to_numpy()
+    population = model.population
+    mask = population.mask.copy()
+    mask[0, 3] = False
+    first = population.trajectories[0]
+    part = Population(population.times, proportions=population.proportions, trajectories=population.trajectories, mask=mask)
+    options = {"method": "nuts", "seed": 0, "wall_time": 0.0, "settings": {}, "prior_samples": 0}
+    for holes in (model.with_population(part), calibration(part)):
+        tree = assemble(holes, flat, **options)
+        pointwise = tree["log_likelihood"]["proportions"]
+        assert pointwise.sizes["observation"] == 19
+        assert not ((pointwise["time"] == population.times[3]) & (pointwise["trajectory"] == first)).any()
+        whole = fitted.tree["log_likelihood"]["proportions"]
+        kept = whole[..., ~((whole["time"] == population.times[3]) & (whole["trajectory"] == first)).to_numpy()]
+        np.testing.assert_allclose(pointwise, kept, rtol=1e-9)
+        assert np.isfinite(az.loo(tree).elpd)
+    assert np.isfinite(az.loo(fitted.tree).elpd)
 
 
 def test_seeds_decide_the_draws(model, fitted):
@@ -264,6 +289,53 @@ def test_unknown_initial_shares_are_in_posterior_and_summary():
     table = Fit(tree, seeded).summary()
     assert table.loc["mu0[school 1978, I]", "median"] == pytest.approx(np.median(share), rel=1e-12)
     assert "share of I ~ LogUniform" in tree.attrs["initial"]
+
+
+def test_scales_of_paths_are_in_the_posterior(model):
+    process = GaussianProcess(length_scale=dist.LogNormal(0.0, 0.3), scale=dist.HalfNormal(1.0), basis=4)
+    wide = calibration(model.population, gamma=process)
+    space = coordinates(wide)
+    flat = np.stack([np.asarray(space.unconstrain(space.draw_prior(jax.random.key(k)))) for k in range(6)]).reshape(2, 3, -1)
+    tree = assemble(wide, flat, method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0)
+    for name in ("scale", "length_scale"):
+        right = np.exp(flat[..., space.names.index(f"gamma/{name}")])
+        np.testing.assert_allclose(tree["posterior"][f"gamma_{name}"], right, rtol=1e-9)
+    assert {"gamma_scale", "gamma_length_scale"} <= set(Fit(tree, wide).summary().index)
+
+
+def test_everything_that_is_inferred_is_judged(fitted):
+    """Chains that disagree about the noise alone, a tree that is always too deep, an energy that never moves."""
+    tree = fitted.tree.copy(deep=True)
+    posterior = tree["posterior"].to_dataset()
+    shape = (posterior.sizes["chain"], posterior.sizes["draw"])
+    rng = np.random.default_rng(0)
+    noise = np.exp(0.1 * rng.standard_normal(shape) + 2.0 * np.arange(shape[0])[:, None])
+    tree["posterior"] = xr.DataTree(posterior.assign(noise=(("chain", "draw"), noise)))
+    stats = tree["sample_stats"].to_dataset()
+    drift = np.cumsum(0.01 * rng.standard_normal(shape), axis=1)
+    tree["sample_stats"] = xr.DataTree(stats.assign(tree_depth=stats["tree_depth"] * 0 + 10, energy=(("chain", "draw"), drift)))
+    told = " ".join(convergence_warnings(tree))
+    assert "(noise)" in told and "tree depth" in told and "E-BFMI" in told
+
+
+def test_the_elbo_is_a_bound_on_the_evidence(model):
+    """Which quadrature over the one unknown gives."""
+    space = coordinates(model)
+    u = np.linspace(-1.5, 2.5, 2001)
+    density = -np.asarray(jax.jit(lambda many: jax.lax.map(lambda x: space.potential(x[None], model.data), many))(jnp.asarray(u)))
+    evidence = float(np.log(np.sum(np.exp(density - density.max())) * (u[1] - u[0])) + density.max())
+    result = fit(model, method="svi", num_steps=300, num_samples=50, prior_samples=0, seed=0)
+    elbo = json.loads(result.tree.attrs["inference"])["elbo"]
+    assert evidence - 0.3 < elbo < evidence + 0.02  # above by the noise of its average, at most
+
+
+def test_counts_of_all_states_as_if_independent_are_remarked_upon(model):
+    first = np.round(100 * model.population.shares[..., 0])
+    population = Population(GRID.times, counts=np.stack([first, 100 - first], -1))
+    game = LinearQuadratic(2)
+    for observation, twice in ((Binomial(), True), (Binomial(states=["0"]), False), (Multinomial(), False)):
+        other = Calibration(game, population, {"gamma": dist.LogNormal(0.0, 1.0)}, observation, initial=[0.5, 0.5], substeps=1)
+        assert any("more than once" in line for line in other.observation.remarks(other.population)) == twice
 
 
 def test_nothing_is_printed_without_a_terminal(model, fitted, capfd):
@@ -394,6 +466,25 @@ def test_a_loaded_fit_sums_up_reports_and_says_what_predictions_need(model, fitt
     assert "gamma" in page.read_text()
     with pytest.raises(InputError, match="loaded without its model"):
         again.predict()
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"gamma": dist.LogNormal(0.0, 2.0)}, "paths"),
+        ({"game": LinearQuadratic(congestion=20.0)}, "games"),
+        ({"observation": Dirichlet(noise=0.5)}, "observation models"),
+        ({"horizon": 2.5}, "time grids"),
+    ],
+)
+def test_a_fit_is_not_read_with_another_model(model, saved, change, word):
+    with pytest.raises(InputError, match=f"their {word} differ"):
+        load(saved, calibration(model.population, **change))
+
+
+def test_a_fit_is_not_read_with_other_data(model, saved):
+    with pytest.raises(InputError, match="their data differ"):
+        load(saved, model.with_population(simulated(noise="dirichlet", size=NOISE, seed=2)))
 
 
 def test_a_fit_is_not_read_with_a_model_of_other_unknowns(model, saved):

@@ -13,6 +13,7 @@ from bayes_mfg.models import (
     BetaBinomial,
     Binomial,
     Dirichlet,
+    DirichletMultinomial,
     FirstObserved,
     Gaussian,
     Known,
@@ -75,6 +76,47 @@ def test_multinomial_is_scipys_over_all_states_and_over_some_and_the_rest():
     some = Multinomial(states=["I"])
     assert some.columns(counts()) == ("I", "other")
     np.testing.assert_allclose(log_density(some, counts()), rows(with_rest, COUNTS, TOTALS, MU), rtol=1e-8)
+
+
+def test_dirichlet_multinomial_is_scipys_and_samples_with_totals_known_late():
+    right = rows(lambda x, n, m: scipy.stats.dirichlet_multinomial.logpmf(x, 30.0 * m / m.sum(), n), COUNTS, TOTALS, MU)
+    model = DirichletMultinomial(concentration=30.0)
+    np.testing.assert_allclose(log_density(model, counts()), right, rtol=1e-8)
+
+    @jax.jit
+    def draw(totals):
+        seen = model.distribution(jnp.asarray(MU), totals, {}, np.arange(3))
+        return seen.sample(jax.random.key(0), (4000,))
+
+    drawn = np.asarray(draw(jnp.asarray(TOTALS)))
+    np.testing.assert_array_equal(drawn.sum(-1), np.broadcast_to(TOTALS, (4000, 2, 3)))
+    n, probs = TOTALS[..., None], MU
+    variance = n * probs * (1 - probs) * (1 + (n - 1) / 31.0)
+    np.testing.assert_allclose(drawn.mean(0), n * probs, atol=5 * np.sqrt(variance.max() / 4000))
+    np.testing.assert_allclose(drawn.var(0), variance, rtol=0.15, atol=0.05)
+
+
+def test_a_state_may_be_called_other():
+    states = ["other", "A", "B"]
+    population = Population(TIMES, counts=COUNTS, totals=TOTALS, states=states)
+    model = Multinomial(states=["other", "A"])
+    assert model.columns(population) == ("other", "A", "other states")
+    assert list(model.index(population)) == [0, 1]
+    right = rows(lambda x, n, m: scipy.stats.multinomial.logpmf(x, n, m / m.sum()), COUNTS, TOTALS, MU)
+    np.testing.assert_allclose(log_density(model, population), right, rtol=1e-8)
+
+
+def test_rows_that_do_not_count_are_predicted_all_the_same():
+    record = Multinomial().record(counts(mask=HOLES))
+    np.testing.assert_array_equal(record.totals[0], TOTALS[0])
+
+
+def test_the_start_that_is_taken_from_the_data_is_not_scored():
+    from bayes_mfg.games import LinearQuadratic
+    from bayes_mfg.models import Calibration
+
+    model = Calibration(LinearQuadratic(), shares(), {"gamma": 1.0}, Gaussian(scale=dist.HalfNormal(0.1)), initial="observed")
+    assert not np.asarray(model.data.record.mask)[:, 0].any() and np.asarray(model.data.record.mask)[:, 1:].all()
 
 
 @pytest.mark.parametrize("states", [None, ["I"], ["R", "S"]])

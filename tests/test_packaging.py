@@ -81,3 +81,16 @@ def test_constraints_hold_versions_only_and_cover_the_dependencies() -> None:
         assert requirement.specifier.contains(version), (
             f"constraints.txt has {requirement.name}=={version}, pyproject.toml wants {requirement}"
         )
+
+
+def test_arviz_may_be_imported_first(tmp_path: Path) -> None:
+    """It registers NumPyro lazily, which leaves `numpyro.distributions` incomplete where that is imported next."""
+    code = (
+        "import arviz\nimport numpyro.distributions as dist\nimport numpyro\nimport bayes_mfg as bm\nbm.paths\n"
+        "from numpyro.infer.util import potential_energy\n"
+        "model = lambda: numpyro.sample('x', dist.LogNormal(0.0, 1.0))\n"
+        "print(float(potential_energy(model, (), {}, {'x': 0.5})))"
+    )
+    result = run(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) == pytest.approx(1.0439, abs=1e-3)

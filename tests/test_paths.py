@@ -384,7 +384,7 @@ REFUSED = [
     (Constant(dist.Poisson(3.0)), BETA, "is discrete"),
     (Constant(dist.Gamma(jnp.ones(3), 1.0)), BETA, r"has shape \(3,\)"),
     (Constant(dist.Gamma(1.0, 1.0), level=2.0), BETA, "prior and level were both given"),
-    (Constant(-1.0), BETA, "fixed value -1.0 must lie in"),
+    (Constant(-1.0), BETA, "beta is -1.0; its range is"),
     (Constant("wide"), BETA, "'wide'"),
     (Constant(level=-2.0), BETA, r"level is -2.0; it must lie in \(0, inf\)"),
     (RandomWalk(level="one"), BETA, "level is 'one'"),

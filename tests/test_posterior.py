@@ -56,7 +56,9 @@ def solved():
     """Values of gamma at equal steps of the prior's distribution function, and their equilibria `(G, 2, T, 3)`."""
     probability = (np.arange(600) + 0.5) / 600
     gamma = np.exp(0.5 * scipy.stats.norm.ppf(probability))
-    model = Calibration(LinearQuadratic(), simulate(LinearQuadratic(), {"gamma": 1.0}, STARTS, GRID), {"gamma": PRIOR}, Gaussian(), initial=STARTS)
+    model = Calibration(
+        LinearQuadratic(), simulate(LinearQuadratic(), {"gamma": 1.0}, STARTS, GRID), {"gamma": PRIOR}, Gaussian(), initial=STARTS
+    )
     fixed = {"own": {}, "mu0": jnp.asarray(STARTS)}
     many = jax.jit(jax.vmap(lambda g: model.trajectories({"raw": {"gamma": {"value": g}}, **fixed}).mu))
     return gamma, np.asarray(many(jnp.asarray(gamma)))

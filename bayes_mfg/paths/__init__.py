@@ -1,6 +1,7 @@
 """Parameter paths: priors over functions gamma(t, mu) for one game parameter."""
 
 from .base import BoundPath, Conditional, Context, Path, PathFunction
+from .compatibility import complete_numpyro
 from .constant import Constant
 from .gaussian_process import GaussianProcess
 from .links import Below, Bounded, Identity, Link, Positive, Softplus
@@ -10,6 +11,8 @@ from .splines import PiecewiseConstant, RandomWalk, Spline
 FAMILIES: dict[str, type[Path]] = {
     family.__name__: family for family in (Constant, PiecewiseConstant, RandomWalk, GaussianProcess, Spline, Neural)
 }
+
+complete_numpyro()
 
 __all__ = [
     "FAMILIES",
