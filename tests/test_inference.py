@@ -235,6 +235,7 @@ def test_log_densities_of_draws_are_those_of_the_model(model, fitted):
     assert pointwise.sizes["observation"] == 2 * 10 and float(pointwise["time"].min()) > 0
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter of Pareto")
 def test_log_likelihoods_suit_importance_sampling_and_follow_the_mask(model, fitted):
     flat = fitted.tree["unconstrained_posterior"]["latent"].to_numpy()
     population = model.population
