@@ -345,6 +345,19 @@ def test_parameter_on_all_solver_nodes() -> None:
     assert a.mu.shape == (11, 3) and a.nodes[0].shape == (21, 3)
 
 
+def test_guesses_can_be_mapped_over_and_carry_no_derivative() -> None:
+    starts = jnp.asarray([MU0, [0.6, 0.3, 0.1]])
+    near = jax.vmap(lambda mu0: solve(GAME, {"gamma": 1.5}, mu0, GRID))(starts)
+
+    def total(gamma, mu, value):
+        return jnp.sum(jax.vmap(lambda *z: solve(GAME, {"gamma": gamma}, z[0], GRID, guess=z[1:]).mu ** 2)(starts, mu, value))
+
+    right = jax.grad(lambda gamma: jnp.sum(jax.vmap(lambda mu0: solve(GAME, {"gamma": gamma}, mu0, GRID).mu ** 2)(starts)))(1.6)
+    by_gamma, *by_guess = jax.grad(total, argnums=(0, 1, 2))(1.6, near.mu, near.value)
+    np.testing.assert_allclose(by_gamma, right, rtol=1e-8)
+    assert not np.any(by_guess[0]) and not np.any(by_guess[1])
+
+
 # Error sentences.
 
 

@@ -139,7 +139,7 @@ def _solve(
     slack = max(1e-6, 10 * tolerance)
     numbers, rest = eqx.partition(problem, eqx.is_inexact_array)
 
-    def found(numbers: Problem) -> tuple[Array, Array, dict[str, Array]]:
+    def found(numbers: Problem, start: tuple[Array, Array] | None) -> tuple[Array, Array, dict[str, Array]]:
         """Population and value on all nodes, and a report of the solve."""
         problem = eqx.combine(numbers, rest)
         state = methods.start(scheme, problem, start)
@@ -179,14 +179,17 @@ def _solve(
         return jnp.where(failed, jnp.nan, mu), jnp.where(failed, jnp.nan, u), report
 
     @jax.custom_jvp
-    def equilibrium(numbers: Problem) -> tuple[Array, Array, dict[str, Array]]:
-        return found(numbers)
+    def equilibrium(numbers: Problem, start: tuple[Array, Array] | None) -> tuple[Array, Array, dict[str, Array]]:
+        return found(numbers, start)
 
     @equilibrium.defjvp
     def implicit(primals: tuple, tangents: tuple) -> tuple:
-        """Implicit function theorem on the residual: `R'(z) dz = -dR`, solved by the direct block elimination."""
-        (numbers,), (d_numbers,) = primals, tangents
-        mu, u, report = equilibrium(numbers)
+        """Implicit function theorem on the residual: `R'(z) dz = -dR`, solved by the direct block elimination.
+
+        The root does not depend on where the search for it began.
+        """
+        (numbers, start), (d_numbers, _) = primals, tangents
+        mu, u, report = equilibrium(numbers, start)
         _, push = jax.jvp(lambda n: residual(scheme, eqx.combine(n, rest), mu, u), (numbers,), (d_numbers,))
         problem = eqx.combine(numbers, rest)
         fixed = jax.tree.map(lax.stop_gradient, (numbers, mu, u))
@@ -205,7 +208,7 @@ def _solve(
         }
         return (mu, u, report), (d_mu, d_u, zeros)
 
-    mu, u, report = equilibrium(numbers)
+    mu, u, report = equilibrium(numbers, start)
     grid = problem.grid
     coarse = slice(None, None, grid.substeps)
     nodes = mu.T, u.T
