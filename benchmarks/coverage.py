@@ -7,10 +7,11 @@
 
 Data are simulated on a grid eight times finer than the observation times (`--finer 1`: on the observation times themselves), from initial
 populations that the fit does not know; the fit solves on the default grid of about a hundred steps. The truth is a constant, an arc, or (`prior`)
-for every data set another draw from the fit's own prior, noise included: the one case in which Bayes' rule promises the nominal rate.
+for every data set another draw from the fit's own prior, noise included: the one case in which Bayes' rule promises the nominal rate. There the
+prior is narrower (sd of log gamma 0.7 over time and 0.5 for its level), because draws of the arc's prior reach from 0.02 to 50.
 
-The prior of a varying gamma is a Matern-3/2 process on log gamma with length scale 0.3. It was chosen after a first run on two arcs with Matern-5/2
-and length scale 0.5, which lost coverage: the arc is steep at its ends. `--smooth` fits with that first prior.
+The prior of the arc is a Matern-3/2 process on log gamma with length scale 0.3 and sd 1.5. It was chosen after a first run on two arcs with
+Matern-5/2 and length scale 0.5, which lost coverage: the arc is steep at its ends. `--smooth` fits with that first prior.
 
 For every data set the share of times at which the central 90 % interval of gamma(t) holds the truth is printed, over all times and over those
 before and after t = 1 with the mean width of the band (of log gamma): in the first half the data say little, in the second much. Then follow means
@@ -32,6 +33,7 @@ from bayes_mfg.inference.report_stats import R_HAT, convergence
 
 HORIZON, POINTS, TRAJECTORIES, NOISE = 2.0, 51, 10, 1e-3
 LENGTH, SCALE = 0.3, 1.5
+NARROW, NARROW_LEVEL, NARROW_NOISE = 0.7, 0.5, 0.5
 HALF = 1.0
 
 
@@ -42,8 +44,8 @@ def truth(case: str, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if case == "arc":
         return 0.1 + 2.9 * (4 / HORIZON**2) * times * (HORIZON - times)
     distance = np.sqrt(3.0) * np.abs(times[:, None] - times) / LENGTH
-    covariance = SCALE**2 * (1 + distance) * np.exp(-distance) + 1e-10 * np.eye(times.size)
-    return np.exp(rng.standard_normal() + np.linalg.cholesky(covariance) @ rng.standard_normal(times.size))
+    covariance = NARROW**2 * (1 + distance) * np.exp(-distance) + 1e-10 * np.eye(times.size)
+    return np.exp(NARROW_LEVEL * rng.standard_normal() + np.linalg.cholesky(covariance) @ rng.standard_normal(times.size))
 
 
 def data_set(case: str, seed: int, finer: int = 8) -> tuple[bm.data.Population, np.ndarray]:
@@ -52,7 +54,7 @@ def data_set(case: str, seed: int, finer: int = 8) -> tuple[bm.data.Population, 
     mu0 = rng.dirichlet(np.ones(3), TRAJECTORIES)
     grid = bm.equilibrium.TimeGrid(HORIZON, POINTS, substeps=finer)
     gamma = truth(case, grid.fine_times, rng)
-    noise = NOISE * np.exp(rng.standard_normal()) if case == "prior" else NOISE
+    noise = NOISE * np.exp(NARROW_NOISE * rng.standard_normal()) if case == "prior" else NOISE
     solve = jax.jit(
         jax.vmap(lambda m: bm.equilibrium.solve(bm.games.LinearQuadratic(), {"gamma": jnp.asarray(gamma)}, m, grid).mu)
     )
@@ -66,18 +68,20 @@ def data_set(case: str, seed: int, finer: int = 8) -> tuple[bm.data.Population, 
 
 def model_of(case: str, population: bm.data.Population, smooth: bool = False) -> bm.models.Calibration:
     """The model that is fitted: the noise and the initial populations are unknown."""
-    path = (
-        bm.paths.Constant(prior=dist.LogNormal(0.0, 1.0))
-        if case == "constant"
-        else bm.paths.GaussianProcess(length_scale=0.5, scale=SCALE, kernel="matern52")
-        if smooth
-        else bm.paths.GaussianProcess(length_scale=LENGTH, scale=SCALE, kernel="matern32")
-    )
+    path: bm.paths.Path
+    if case == "constant":
+        path = bm.paths.Constant(prior=dist.LogNormal(0.0, 1.0))
+    elif case == "prior":
+        path = bm.paths.GaussianProcess(length_scale=LENGTH, scale=NARROW, level_scale=NARROW_LEVEL, kernel="matern32")
+    else:
+        path = bm.paths.GaussianProcess(
+            length_scale=0.5 if smooth else LENGTH, scale=SCALE, kernel="matern52" if smooth else "matern32"
+        )
     return bm.models.Calibration(
         bm.games.LinearQuadratic(),
         population,
         {"gamma": path},
-        bm.models.Dirichlet(noise=dist.LogNormal(np.log(NOISE), 1.0)),
+        bm.models.Dirichlet(noise=dist.LogNormal(np.log(NOISE), NARROW_NOISE if case == "prior" else 1.0)),
     )
 
 
