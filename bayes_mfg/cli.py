@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -54,11 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(leave.code or 0)
     words = shlex.join(["bayes-mfg", *(sys.argv[1:] if argv is None else argv)])
     try:
-        options.run(options, words)
+        with _ended_by_signals():
+            options.run(options, words)
     except InputError as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return _complain("interrupted; nothing was written.", 130)
+    except MemoryError as error:
+        return _complain(
+            f"the memory does not suffice ({error}); smaller numbers of points, trajectories or draws are needed.", 1
+        )
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains once more when it ends
+        return _complain("whoever read the output has gone; what was announced is written.", 1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return _complain(f"{place}{error.strerror or error}.", 1)
@@ -69,6 +78,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _complain(error, 1)
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A polite request to end (of a batch system, of `timeout`) takes the same way out as any error, so that nothing is left behind."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: object, status: int) -> int:
@@ -127,18 +154,25 @@ def _demo(options: argparse.Namespace, words: str) -> None:
 
 
 def _fit(options: argparse.Namespace, words: str) -> None:
-    read_toml(options.config)
+    _glance(options.config)
     _set_up_jax()
     from bayes_mfg.config.calibration import load_config
 
     _run(load_config(options.config, data=options.data, method=options.method, seed=options.seed), options, words)
 
 
+def _glance(path: str) -> None:
+    """Say at once, before JAX is imported, that a config is missing or no TOML; a pipe can only be read once."""
+    if not Path(path).is_fifo():
+        read_toml(path)
+
+
 def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
     """Fit a config's model and leave a folder: config.toml, fit.nc, report.html, run.log."""
     from bayes_mfg.config.calibration import build_model
-    from bayes_mfg.inference import fit
+    from bayes_mfg.inference import FitError, fit
 
+    failure: FitError | None = None
     say = (lambda *_: None) if options.quiet else print
     folder = _new_folder(options.out, config.name)
     model = build_model(config)
@@ -160,12 +194,21 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             progress=False if options.quiet else None,
             **config.options,
         )
-        summary = "\n".join([*_summary(result), f"fitted in {time.perf_counter() - begin:.0f} s"])
-        log.info("summary:\n%s", summary)
+        seconds = time.perf_counter() - begin
+        # What took minutes is safe before anything is made of it.
         (work / "config.toml").write_text(config.text, encoding="utf-8", newline="\n")
         result.save(work / "fit.nc")
-        result.report(work / "report.html")
+        try:
+            summary = "\n".join([*_summary(result), f"fitted in {seconds:.0f} s"])
+            log.info("summary:\n%s", summary)
+            result.report(work / "report.html")
+        except Exception as error:
+            log.exception("no report")
+            trouble = f"The fit is saved in {folder}, but summary and report could not be made ({type(error).__name__}: {error})."
+            summary, failure = "", FitError(trouble)
         log.info("finished")
+    if failure is not None:
+        raise failure
     say(f"\n{summary}\n")
     for warning in result.warnings:
         print(f"warning: {warning}")
@@ -174,7 +217,7 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
 
 
 def _simulate(options: argparse.Namespace, words: str) -> None:
-    read_toml(options.config)
+    _glance(options.config)
     _set_up_jax()
     from bayes_mfg.config.simulation import load_simulation
 
@@ -189,13 +232,13 @@ def _simulate(options: argparse.Namespace, words: str) -> None:
     if not target.parent.is_dir():
         raise InputError(f"{target}: the folder {target.parent} does not exist.")
     population = simulation.run()
+    from bayes_mfg.inference.files import replacing
+
     record = {"command": words, "version": __version__, **population.provenance}
-    _write_whole(truth, json.dumps(record, indent=1) + "\n")
-    try:
-        _write_whole(target, population.to_table().to_csv(index=False, lineterminator="\n"))
-    except BaseException:
-        truth.unlink()
-        raise
+    with replacing(target) as part:
+        part.write_text(population.to_table().to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
+        with replacing(truth) as beside:
+            beside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8", newline="\n")
     print(repr(population))
     print(f"truth: {truth}")
     print(f"data: {target}")
@@ -212,6 +255,8 @@ def _report(options: argparse.Namespace, words: str) -> None:
         raise InputError(f"{target}: the folder {target.parent} does not exist.")
     if target.is_dir():
         raise InputError(f"{target} is a folder; --out needs the name of a page.")
+    if target.exists() and target.suffix.casefold() not in (".html", ".htm"):
+        raise InputError(f"{target} exists already and is no page; only an older page (.html) is replaced.")
     _set_up_jax()
     from bayes_mfg.inference import load
 
@@ -262,11 +307,6 @@ def _summary(result: "Fit") -> list[str]:
 # Files and folders
 
 
-def _check_is_file(path: str | os.PathLike[str]) -> None:
-    if not Path(path).is_file():
-        raise InputError(f"{path}: {'a folder' if Path(path).is_dir() else 'there is no such file'}; a file is needed.")
-
-
 def _new_folder(given: str | None, name: str) -> Path:
     """Folder for a run, which does not exist yet or is empty.
 
@@ -291,6 +331,8 @@ def _new_folder(given: str | None, name: str) -> Path:
 @contextlib.contextmanager
 def _appearing(folder: Path) -> Iterator[Path]:
     """A hidden folder that becomes `folder` at the end, or vanishes with everything in it when something goes wrong."""
+    from bayes_mfg.inference.files import give_usual_rights
+
     made = []
     for path in reversed([folder.absolute().parent, *folder.absolute().parent.parents]):
         if not path.exists():
@@ -300,9 +342,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
     try:
         work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.absolute().name}.", suffix=".part"))
         yield work
-        umask = os.umask(0)
-        os.umask(umask)
-        work.chmod(0o777 & ~umask)  # a temporary folder is private
+        give_usual_rights(work)
         if folder.exists():
             folder.rmdir()
         work.rename(folder)
@@ -312,17 +352,6 @@ def _appearing(folder: Path) -> Iterator[Path]:
         for path in reversed(made):
             with contextlib.suppress(OSError):
                 path.rmdir()
-        raise
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
         raise
 
 
@@ -359,8 +388,9 @@ def _set_up_jax() -> None:
         oldest = time.time() - CACHE_DAYS * 86400
         for file in folder.iterdir():
             with contextlib.suppress(OSError):
-                # JAX notes the last use in a file of its own, `...-atime`.
-                if max(file.stat().st_mtime, file.stat().st_atime) < oldest:
+                # What JAX writes, and nothing else: a program is `...-cache`, and its last use is noted in `...-atime`.
+                ours = file.name.startswith("jit_") and file.name.endswith(("-cache", "-atime"))
+                if ours and max(file.stat().st_mtime, file.stat().st_atime) < oldest:
                     file.unlink()
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

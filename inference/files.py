@@ -9,6 +9,13 @@ from pathlib import Path
 from bayes_mfg.errors import InputError
 
 
+def give_usual_rights(path: Path) -> None:
+    """Give a temporary file or folder, which is private, the rights of any other."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A new file beside `target` to write to; it takes the place of `target` when the block ends, and is removed when the block fails.
@@ -24,9 +31,7 @@ def replacing(target: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        umask = os.umask(0)
-        os.umask(umask)
-        part.chmod(0o666 & ~umask)  # a temporary file is private; this one has the rights of any other
+        give_usual_rights(part)
         part.replace(target)
     except BaseException:
         part.unlink(missing_ok=True)

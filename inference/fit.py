@@ -71,6 +71,10 @@ def fit(
     if not coordinates(model).size:
         raise InputError("The model has no unknowns: every path, the initial populations and the observation model are known.")
     check({"seed": seed, "prior_samples": prior_samples, **options})
+    if not title.isprintable():
+        raise InputError(f"fit: title is {title!r}; text without control characters is needed.")
+    if method == "nuts" and options.get("num_samples", 4) < 4:
+        raise InputError(f"fit: num_samples is {options['num_samples']}; at least 4 are needed for NUTS.")
     begin = time.perf_counter()
     run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
     try:

@@ -32,6 +32,10 @@ def whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+LARGEST = 10**7
+"""Beyond this a whole number is a slip."""
+
+
 def check(options: Mapping[str, Any]) -> None:
     """Refuse options of `fit` that are out of range; names that are not known here are left to the methods.
 
@@ -42,6 +46,8 @@ def check(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name in LEAST and not (whole(value) and value >= LEAST[name]):
             raise InputError(f"fit: {name} is {value!r}; a whole number of at least {LEAST[name]} is needed.")
+        if name in LEAST and name != "seed" and value > LARGEST:
+            raise InputError(f"fit: {name} is {value!r}; at most {LARGEST} is allowed.")
         if name in MOST and not (
             isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 < value <= MOST[name]
         ):

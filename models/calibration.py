@@ -14,6 +14,7 @@ from jax import Array
 
 from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import Code, Sampled, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium.grid import MOST_INTERVALS
 from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
@@ -271,6 +272,8 @@ def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> Tim
         raise InputError(f"horizon is {horizon!r}; a finite time is needed.")
     if horizon is not None and horizon > times[-1]:
         step = float(np.median(np.diff(times)))
+        if horizon - times[-1] > MOST_INTERVALS * step:
+            raise InputError(f"horizon is {horizon:g}; the data have a step of {step:g}, so that is too far to go.")
         count = max(1, round((horizon - times[-1]) / step))
         times = np.concatenate([times, np.linspace(times[-1], horizon, count + 1)[1:]])
     elif horizon is not None and horizon < times[-1]:

@@ -70,7 +70,7 @@ BAD = [
     (PRIOR, 'prior = "wide"', ["[paths.beta]", "'wide'"]),
     (PRIOR, 'prior = 1979-05-27', ["[paths.beta] prior = 1979-05-27"]),
     (PRIOR, 'priors = 1.0', ["[paths.beta]", "did you mean 'prior'"]),
-    (PRIOR, 'prior = 0.0', ["[paths.beta]", "(0, inf)"]),
+    (PRIOR, 'prior = -1.0', ["[paths.beta]", "(0, inf)"]),
     (FAMILY, 'family = "Spline"\nknots = 4.5 #', ["[paths.beta] knots = 4.5", "a whole number or a list"]),
     ('kind = "BetaBinomial"', 'kind = "Poisson"', ["[observation] kind", '"Poisson"', "Multinomial"]),
     ('kind = "BetaBinomial"', 'kind = "BetaBinomial"\nconcentration = -3', ["[observation]", "concentration is -3"]),

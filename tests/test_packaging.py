@@ -3,6 +3,7 @@
 That a wheel works on its own is shown by .ci/run, which builds one and runs the demo from it outside the repository.
 """
 
+import ast
 import fnmatch
 import re
 import subprocess
@@ -81,6 +82,20 @@ def test_constraints_hold_versions_only_and_cover_the_dependencies() -> None:
         assert requirement.specifier.contains(version), (
             f"constraints.txt has {requirement.name}=={version}, pyproject.toml wants {requirement}"
         )
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    imported = set()
+    for path in shipped():
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                imported |= {name.partition(".")[0] for name in names}
+    others = imported - set(sys.stdlib_module_names) - {"bayes_mfg"}
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    # jaxlib is what jax runs on; h5py and h5netcdf are how xarray writes netCDF.
+    assert {canonicalize_name(name) for name in others} == declared - {"jaxlib", "h5py", "h5netcdf"}
 
 
 def test_arviz_may_be_imported_first(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def build_model(config: Config) -> Calibration:
 def _with_place(place: Place, make: Callable[[], Any]) -> Any:
     try:
         return make()
-    except (InputError, TypeError) as error:
+    except (InputError, TypeError, ValueError, OverflowError) as error:
         raise ConfigError(f"{place} {error}") from error
 
 

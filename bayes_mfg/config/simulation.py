@@ -22,6 +22,8 @@ from .values import Place, arguments, check_keys, choose, convert, shown
 SHAPES = {"arc": Arc, "bell": Bell, "population": OfPopulation}
 """Shapes of a true parameter that varies."""
 
+MOST_TRAJECTORIES = 10**6
+
 _TABLES = {"game": True, "parameters": True, "initial": True, "grid": True, "noise": False, "simulation": False}
 
 
@@ -167,8 +169,8 @@ def _initial(table: Mapping[str, Any], game: Game, seed: int, place: Place) -> n
         raise ConfigError(f"{place} needs the key 'trajectories' (how many are drawn) or 'mu0' (the shares themselves).")
     count = convert(table["trajectories"], int, place, "trajectories")
     concentration = convert(table.get("concentration", 1.0), float, place, "concentration")
-    if count < 1:
-        raise ConfigError(f"{place.at('trajectories')} = {count}; a whole number of at least 1 is needed.")
+    if not 1 <= count <= MOST_TRAJECTORIES:
+        raise ConfigError(f"{place.at('trajectories')} = {count}; a whole number from 1 to {MOST_TRAJECTORIES} is needed.")
     if concentration <= 0:
         raise ConfigError(f"{place.at('concentration')} = {concentration:g}; a positive number is needed.")
     # A stream of its own, so that the noise does not depend on how the populations came about.

@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -180,6 +181,8 @@ def convert(value: Any, annotation: Any, place: Place, key: str) -> Any:
         if "true" in accepted:
             return value
     elif isinstance(value, int):
+        if abs(value) > LARGEST_WHOLE:
+            raise ConfigError(f"{place.at(key)} = {shown(value)}; a number of at most 2^53 is needed.")
         if "whole" in accepted:
             return value
         if accepted.keys() & {"number", "array"}:
@@ -254,15 +257,21 @@ def _members(annotation: Any) -> list[Any]:
     return [annotation]
 
 
+LARGEST_WHOLE, LARGEST_NUMBER = 2**53, sys.float_info.max
+"""A whole number beyond the first is not exact in double precision; one beyond the second is infinite there."""
+
+
 def _numbers(value: list[Any], place: Place, key: str) -> list[Any]:
     out: list[Any] = []
     for i, item in enumerate(value):
         if isinstance(item, list):
             out.append(_numbers(item, place, f"{key}[{i}]"))
-        elif isinstance(item, int | float) and not isinstance(item, bool) and math.isfinite(item):
+        elif isinstance(item, int | float) and not isinstance(item, bool) and abs(item) <= LARGEST_NUMBER:
             out.append(float(item))
         else:
             raise ConfigError(f"{place.at(f'{key}[{i}]')} = {shown(item)}; a finite number is needed.")
+    if len({len(item) if isinstance(item, list) else None for item in out}) > 1:
+        raise ConfigError(f"{place.at(key)} = {shown(value)}; numbers, or lists of equal lengths, are needed.")
     return out
 
 

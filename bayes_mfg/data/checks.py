@@ -111,6 +111,8 @@ def check_names(name: str, names: Sequence[str] | None, size: int) -> tuple[str,
     for index, item in enumerate(kept):
         if not isinstance(item, str) or not item:
             raise DataError(f"{name}[{index}] is {item!r}; expected a name (text).")
+        if not item.isprintable():
+            raise DataError(f"{name}[{index}] is {item!r}; expected a name without control characters.")
         if item in kept[:index]:
             raise DataError(f"{name}[{index}] is {item!r}, a name that stands there already; expected unique names.")
     if len(kept) != size:

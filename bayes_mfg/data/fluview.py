@@ -49,7 +49,7 @@ class FluOnset:
     min_specimens: int = 100
 
     def __post_init__(self) -> None:
-        if not 0 < self.threshold <= 100:
+        if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 100:
             raise DataError(f"FluOnset: threshold is {self.threshold!r}; expected a percentage in (0, 100].")
         for name in ("consecutive", "min_specimens"):
             value = getattr(self, name)

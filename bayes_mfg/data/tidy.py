@@ -132,6 +132,8 @@ def _name_column(table: pd.DataFrame, column: str, where: Callable[[int], str]) 
     for row, value in enumerate(table[column].tolist()):
         if not isinstance(value, (str, int)) or isinstance(value, bool) or value == "":
             raise DataError(f"{where(row)}, column '{column}': {value!r} is no name; expected text.")
+        if isinstance(value, str) and value != value.strip():
+            raise DataError(f"{where(row)}, column '{column}': {value!r}; expected a name without blanks around it.")
         names.append(str(value))
     return names
 

@@ -6,6 +6,9 @@ import numpy as np
 
 from bayes_mfg.errors import InputError
 
+MOST_INTERVALS = 10**5
+"""A grid is interpolated by a dense matrix, and solved in one piece; beyond this its size is a slip."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TimeGrid:
@@ -39,6 +42,10 @@ class TimeGrid:
             raise InputError(f"TimeGrid: points is {self.points}; a whole number of at least 2 is needed.")
         if int(self.substeps) != self.substeps or self.substeps < 1:
             raise InputError(f"TimeGrid: substeps is {self.substeps}; a whole number of at least 1 is needed.")
+        if (self.points - 1) * self.substeps > MOST_INTERVALS:
+            raise InputError(
+                f"TimeGrid: {self.points} points with {self.substeps} substeps are more than the {MOST_INTERVALS} intervals allowed."
+            )
         object.__setattr__(self, "points", int(self.points))
         object.__setattr__(self, "substeps", int(self.substeps))
         if self.nodes is not None and len(self.nodes) != self.points:

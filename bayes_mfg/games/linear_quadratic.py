@@ -55,8 +55,8 @@ class LinearQuadratic(Game):
         base_rate: ArrayLike = 2.0,
         max_rate: ArrayLike = 100.0,
     ) -> None:
-        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or n_states < 2:
-            raise InputError(f"LinearQuadratic: n_states is {n_states!r}; at least 2 states are needed.")
+        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
+            raise InputError(f"LinearQuadratic: n_states is {n_states!r}; from 2 to 10000 states are possible.")
         Parameter("congestion_power", lower=0.0, closed=False).check(congestion_power, "LinearQuadratic")
         Parameter("max_rate", lower=0.0, closed=False).check(max_rate, "LinearQuadratic")
         self.size = int(n_states)

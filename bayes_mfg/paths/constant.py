@@ -83,7 +83,7 @@ class Constant(Path):
             raise InputError(f"{where}: prior is {self.prior!r}; a NumPyro distribution or a number is needed.")
         if values.shape not in ((), parameter.shape):
             raise InputError(f"{where}: the fixed value has shape {values.shape}; {_shapes(parameter.shape)} is needed.")
-        parameter.check(values, f"{where}, fixed value")
+        parameter.check(values, where)
         return np.broadcast_to(values.astype(float), parameter.shape)
 
     @staticmethod
