@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -217,6 +219,7 @@ def test_the_config_of_a_run_makes_the_same_draws_again(folder: Path, capsys: py
     [
         (FitError("No start was found."), 1, "No start was found."),
         (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError("Unable to allocate 2 PiB"), 1, "memory does not suffice"),
         (OSError(28, "No space left on device", "fit.nc"), 1, "fit.nc: No space left on device."),
     ],
 )
@@ -237,6 +240,80 @@ def test_a_fit_that_fails_leaves_nothing(
     err = capsys.readouterr().err
     assert err.startswith("bayes-mfg: ") and fragment in err and err.count("\n") == 1
     assert everything(folder) == before
+
+
+def test_a_request_to_end_leaves_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM, as batch systems and `timeout` send it, in the middle of a fit."""
+
+    def fit(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the signal was not heard")
+
+    monkeypatch.setattr("bayes_mfg.inference.fit", fit)
+    before, handler = everything(folder), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        main(["fit", "quick.toml", "--out", "a/b/c"])
+    assert left.value.code == 128 + signal.SIGTERM
+    assert everything(folder) == before
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_a_fit_outlives_a_report_that_cannot_be_made(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("no page")
+
+    monkeypatch.setattr("bayes_mfg.inference.Fit.report", fail)
+    assert main(["fit", "quick.toml", "--method", "point", "--out", "run", "--quiet"]) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert "The fit is saved in run" in err and "no page" in err
+    assert load(folder / "run" / "fit.nc").method == "point"
+
+
+def test_a_report_replaces_pages_only(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "quick.toml", "--method", "point", "--out", "run", "--quiet"]) == 0
+    before = everything(folder)
+    for target in ("run/fit.nc", "run/config.toml", "quick.toml"):
+        assert main(["report", "run", "--out", target]) == 2
+        assert "only an older page" in capsys.readouterr().err
+    assert everything(folder) == before
+    assert main(["report", "run"]) == 0
+    assert main(["report", "run/none"]) == 2
+    assert "run/none: there is no saved fit" in capsys.readouterr().err
+
+
+def test_draws_too_few_to_judge_and_unprintable_titles_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for old, new, words in (
+        ("num_samples = 20", "num_samples = 2", "at least 4"),
+        ('title = "Quick <fit>"', 'title = "a\\u0000b"', "control characters"),
+    ):
+        (folder / "odd.toml").write_text(QUICK.replace(old, new), encoding="utf-8")
+        before = everything(folder)
+        assert main(["fit", "odd.toml", "--out", "run"]) == 2
+        assert words in capsys.readouterr().err
+        assert everything(folder) == before
+
+
+def test_only_old_programs_leave_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    from bayes_mfg.cli import CACHE_DAYS, _set_up_jax
+
+    files = {name: tmp_path / name for name in ("thesis.tex", "jit_old-1-cache", "jit_new-2-cache", "my-cache")}
+    for name, file in files.items():
+        file.write_text("x", encoding="utf-8")
+        if "new" not in name:
+            past = file.stat().st_mtime - 86400 * (CACHE_DAYS + 1)
+            os.utime(file, (past, past))
+    monkeypatch.setenv("BAYES_MFG_CACHE", str(tmp_path))
+    kept = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        _set_up_jax()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", kept)
+    assert {file.name for file in tmp_path.iterdir()} == {"thesis.tex", "jit_new-2-cache", "my-cache"}
 
 
 def test_simulated_data_are_fitted_by_the_table_reader(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

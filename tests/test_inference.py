@@ -15,16 +15,16 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from bayes_mfg.data import Population, load_school_influenza, simulate
+from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.games import SIR, LinearQuadratic
-from bayes_mfg.inference import Fit, FitError, find_mode, fit, load
+from bayes_mfg.games import LinearQuadratic
+from bayes_mfg.inference import FitError, find_mode, fit, load
 from bayes_mfg.inference.assemble import assemble, convergence_warnings, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.point import fit_paper
-from bayes_mfg.models import Binomial, Calibration, Dirichlet, Multinomial, Seeded
-from bayes_mfg.paths import GaussianProcess, PiecewiseConstant
+from bayes_mfg.models import Calibration, Dirichlet
+from bayes_mfg.paths import PiecewiseConstant
 
 GRID = TimeGrid(horizon=2.0, points=11)
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
@@ -276,34 +276,6 @@ def test_summaries_have_a_row_for_every_parameter_and_tell_of_convergence(fitted
     assert any("effective sample size" in sentence for sentence in fitted.warnings)
 
 
-def test_unknown_initial_shares_are_in_posterior_and_summary():
-    seeded = Calibration(
-        SIR(), load_school_influenza(), {"beta": 1.8, "recovery": 0.5, "contact_cost": 1.0}, Binomial(), initial=Seeded()
-    )
-    share = np.geomspace(1e-4, 1e-2, 20).reshape(2, 10, 1)
-    latent = coordinates(seeded).transforms["seed"].inv(jnp.asarray(share))
-    tree = assemble(seeded, np.asarray(latent), method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0)
-    found = tree["posterior"]["mu0"]
-    assert found.dims == ("chain", "draw", "trajectory", "initial_state") and list(found["initial_state"].values) == ["I"]
-    np.testing.assert_allclose(found.to_numpy()[..., 0, 0], share[..., 0], rtol=1e-12)
-    np.testing.assert_allclose(found[..., 0, 0], tree["posterior"]["mu"].sel(state="I").isel(time=0, trajectory=0), rtol=1e-12)
-    table = Fit(tree, seeded).summary()
-    assert table.loc["mu0[school 1978, I]", "median"] == pytest.approx(np.median(share), rel=1e-12)
-    assert "share of I ~ LogUniform" in tree.attrs["initial"]
-
-
-def test_scales_of_paths_are_in_the_posterior(model):
-    process = GaussianProcess(length_scale=dist.LogNormal(0.0, 0.3), scale=dist.HalfNormal(1.0), basis=4)
-    wide = calibration(model.population, gamma=process)
-    space = coordinates(wide)
-    flat = np.stack([np.asarray(space.unconstrain(space.draw_prior(jax.random.key(k)))) for k in range(6)]).reshape(2, 3, -1)
-    tree = assemble(wide, flat, method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0)
-    for name in ("scale", "length_scale"):
-        right = np.exp(flat[..., space.names.index(f"gamma/{name}")])
-        np.testing.assert_allclose(tree["posterior"][f"gamma_{name}"], right, rtol=1e-9)
-    assert {"gamma_scale", "gamma_length_scale"} <= set(Fit(tree, wide).summary().index)
-
-
 def test_everything_that_is_inferred_is_judged(fitted):
     """Chains that disagree about the noise alone, a tree that is always too deep, an energy that never moves."""
     tree = fitted.tree.copy(deep=True)
@@ -328,15 +300,6 @@ def test_the_elbo_is_a_bound_on_the_evidence(model):
     result = fit(model, method="svi", num_steps=300, num_samples=50, prior_samples=0, seed=0)
     elbo = json.loads(result.tree.attrs["inference"])["elbo"]
     assert evidence - 0.3 < elbo < evidence + 0.02  # above by the noise of its average, at most
-
-
-def test_counts_of_all_states_as_if_independent_are_remarked_upon(model):
-    first = np.round(100 * model.population.shares[..., 0])
-    population = Population(GRID.times, counts=np.stack([first, 100 - first], -1))
-    game = LinearQuadratic(2)
-    for observation, twice in ((Binomial(), True), (Binomial(states=["0"]), False), (Multinomial(), False)):
-        other = Calibration(game, population, {"gamma": dist.LogNormal(0.0, 1.0)}, observation, initial=[0.5, 0.5], substeps=1)
-        assert any("more than once" in line for line in other.observation.remarks(other.population)) == twice
 
 
 def test_nothing_is_printed_without_a_terminal(model, fitted, capfd):

@@ -416,3 +416,24 @@ def test_repr_says_what_is_in_it():
         "Population(counts of 1 trajectory x 2 times x 3 states; times 0 to 1 [day]; states S, I, R; trajectories school;"
         " totals 10; 2 of 6 cells observed)"
     )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("time;state;share\n0;a;1\n", "separated by semicolons"),
+        ("time,state,share\n2024-01-01,a,1\n", "days since the first date"),
+        ("time,state,share\n0, a,1\n", "without blanks"),
+    ],
+)
+def test_tables_that_nearly_fit_get_a_hint(content, words, tmp_path):
+    (tmp_path / "data.csv").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        read_table(tmp_path / "data.csv")
+
+
+def test_dates_and_names_that_cannot_be_printed_are_refused():
+    with pytest.raises(DataError, match="days since the first date"):
+        Population(np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"), [[0.5, 0.5], [0.5, 0.5]])
+    with pytest.raises(DataError, match="control characters"):
+        Population([0.0], [[0.5, 0.5]], states=["a\x00", "b"])

@@ -78,7 +78,10 @@ class Constant(Path):
         return self._bound(parameter, {"value": prior}, lambda raw: raw["value"], f"constant with prior {describe(self.prior)}")
 
     def _fixed(self, parameter: Parameter, where: str) -> np.ndarray:
-        values = np.asarray(self.prior)
+        try:
+            values = np.asarray(self.prior)
+        except ValueError as error:  # lists of unequal lengths
+            raise InputError(f"{where}: prior is {self.prior!r}; a NumPyro distribution or a number is needed.") from error
         if not np.issubdtype(values.dtype, np.number) or values.dtype == bool:
             raise InputError(f"{where}: prior is {self.prior!r}; a NumPyro distribution or a number is needed.")
         if values.shape not in ((), parameter.shape):
