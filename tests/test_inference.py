@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import arviz as az
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,46 +13,20 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats
 import xarray as xr
+from one_unknown import GRID, NOISE, STARTS, Fragile, calibration, log_gamma, simulated
 
-from bayes_mfg.data import Population, simulate
-from bayes_mfg.equilibrium import TimeGrid, solve
+from bayes_mfg.data import Population
+from bayes_mfg.equilibrium import solve
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import LinearQuadratic
 from bayes_mfg.inference import FitError, find_mode, fit, load
 from bayes_mfg.inference.assemble import assemble, convergence_warnings, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.point import fit_paper
-from bayes_mfg.models import Calibration, Dirichlet
+from bayes_mfg.models import Dirichlet
 from bayes_mfg.paths import PiecewiseConstant
 
-GRID = TimeGrid(horizon=2.0, points=11)
-STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
-GAMMA, NOISE = 1.5, 1e-2
 QUICK = {"num_chains": 2, "num_warmup": 150, "num_samples": 100, "prior_samples": 100, "seed": 3}
-
-
-class Fragile(LinearQuadratic):
-    """The linear-quadratic game, whose cost is not a number where gamma exceeds a limit."""
-
-    limit: float = eqx.field(static=True)
-
-    def __init__(self, limit):
-        super().__init__()
-        self.limit = limit
-
-    def running_cost(self, t, control, mu, params):
-        return super().running_cost(t, control, mu, params) + jnp.where(params["gamma"] > self.limit, jnp.nan, 0.0)
-
-
-def simulated(gamma=GAMMA, **noise):
-    return simulate(LinearQuadratic(), {"gamma": gamma}, STARTS, GRID, **noise)
-
-
-def calibration(population, game=None, **options):
-    prior = {"gamma": options.pop("gamma", dist.LogNormal(0.0, 1.0))}
-    observation = options.pop("observation", Dirichlet(noise=NOISE))
-    options = {"initial": STARTS, "substeps": 1, **options}
-    return Calibration(game or LinearQuadratic(), population, prior, observation, **options)
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +70,6 @@ def posterior(model):
 def moments(u, mass):
     mean = np.sum(mass * u)
     return mean, np.sqrt(np.sum(mass * (u - mean) ** 2))
-
-
-def log_gamma(result):
-    return np.log(result.tree["posterior"]["gamma"].isel(time=0).to_numpy())
 
 
 def one_sentence(error):
@@ -368,44 +337,6 @@ def test_guides_find_mean_and_sd_of_a_nearly_normal_posterior(model, posterior, 
     assert draws.std() == pytest.approx(sd, rel=0.12)
     assert result.warnings == []
     assert result.summary().loc["gamma", "mean"] == pytest.approx(np.exp(draws).mean())
-
-
-# Least squares as in the paper.
-
-
-def test_least_squares_recover_gamma_from_what_is_not_masked(model):
-    exact = simulated()
-    mask = np.random.default_rng(0).random(exact.shares.shape) < 0.6
-    exact = Population(
-        exact.times, exact.shares, states=exact.states, trajectories=exact.trajectories, mask=mask | (np.arange(11) == 0)[:, None]
-    )
-    found = fit_paper(model.with_population(exact), epochs=400, learning_rate=0.03, window=0.5)
-    assert np.exp(found.location[0]) == pytest.approx(GAMMA, abs=1e-2)
-    assert found.losses.shape == (400,)
-    assert found.losses[-50:].mean() < 0.01 * found.losses[:5].mean()
-    assert found.loss <= found.losses.max()
-    assert found.loss < 1e-6
-    assert found.skipped == 0
-
-
-@pytest.mark.slow
-def test_a_point_fit_with_the_papers_objective_keeps_loss_and_epochs(model):
-    exact = model.with_population(simulated())
-    result = fit(exact, method="point", objective="paper", epochs=400, learning_rate=0.03, batch=1, prior_samples=0)
-    assert float(np.exp(log_gamma(result))[0, 0]) == pytest.approx(GAMMA, abs=1e-2)
-    assert '"epochs": 400' in result.tree.attrs["inference"]
-    assert '"skipped_updates": 0' in result.tree.attrs["inference"]
-
-
-@pytest.mark.slow
-def test_least_squares_skip_and_count_updates_without_an_equilibrium():
-    """The data ask for a gamma beyond the limit: the steps go over it, and the best that was solved is kept."""
-    model = calibration(simulated(3.0), Fragile(2.0))
-    seed = next(s for s in range(20) if float(coordinates(model).draw_prior(jax.random.key(s))["gamma/value"]) < 1.8)
-    found = fit_paper(model, seed=seed, epochs=60, learning_rate=0.2)
-    assert 0 < found.skipped < 60
-    assert np.exp(found.location[0]) <= 2.0
-    assert np.isfinite(found.loss)
 
 
 # Files.
