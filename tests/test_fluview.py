@@ -318,3 +318,17 @@ def test_a_known_season():
     assert colorado.counts[0, 9, 1] == positives
     assert colorado.totals[0, 9] == specimens
     assert 100 * colorado.shares[0, 9, 1] == pytest.approx(percent, abs=0.005 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"onset": {"threshold": 1}}, "onset is"),
+        ({"regions": 5}, "regions is 5"),
+        ({"regions": []}, "regions is empty"),
+        ({"seasons": []}, "seasons is empty"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options, words, tmp_path):
+    with pytest.raises(DataError, match=words):
+        read_fluview(tmp_path / "none.csv", **options)

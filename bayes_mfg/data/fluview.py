@@ -5,7 +5,7 @@ import datetime
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -121,6 +121,13 @@ def read_fluview(
     if not isinstance(needed, int) or not 1 <= needed <= weeks:
         raise DataError(f"read_fluview: min_weeks is {min_weeks!r}; expected a whole number from 1 to weeks ({weeks}).")
 
+    if not isinstance(onset, FluOnset):
+        raise DataError(f"read_fluview: onset is {onset!r}; expected a FluOnset.")
+    for name, given in (("regions", regions), ("seasons", seasons)):
+        if isinstance(given, float) or (isinstance(given, int) and name == "regions"):
+            raise DataError(f"read_fluview: {name} is {given!r}; expected a name or a list of them.")
+        if isinstance(given, Sized) and not len(given):
+            raise DataError(f"read_fluview: {name} is empty; expected at least one, or nothing for all.")
     records = _read_records(path)
     chosen_regions = _choose_regions(regions, records.regions, path)
     chosen_seasons = _choose_seasons(seasons, records.seasons, path)

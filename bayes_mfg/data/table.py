@@ -43,6 +43,8 @@ def read_table(
         A file that is missing or cannot be read, an unknown or missing column, or a value that is no number where one must be;
         the message names the file, the line (the header is line 1) and the column.
     """
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise DataError(f"read_table: path is {path!r}; expected the name of a file.")
     lines = read_lines(path)
     if not lines:
         raise DataError(f"{path}: the file is empty; expected a header line with the columns time, state and count or share.")
