@@ -140,10 +140,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("case", choices=["constant", "arc", "prior"])
     parser.add_argument("--sets", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first data set, to share the work between processes")
     parser.add_argument("--finer", type=int, default=8, help="solver steps of the simulation per observation time")
     parser.add_argument("--smooth", action="store_true", help="fit with Matern-5/2 and length scale 0.5")
     options = parser.parse_args()
-    rows = study(options.case, options.sets, finer=options.finer, smooth=options.smooth)
+    rows = study(options.case, options.sets, options.first, finer=options.finer, smooth=options.smooth)
     for name in ("coverage", "coverage_early", "coverage_late", "log_width", "log_width_early", "log_width_late"):
         if name in rows[0]:
             values = np.array([row[name] for row in rows])
