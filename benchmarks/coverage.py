@@ -20,9 +20,11 @@ with standard errors. Seeds are 0, 1, 2, ... for data sets and fits alike; fits 
 """
 
 import argparse
+import functools
 import json
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +53,14 @@ def truth(case: str, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     )
 
 
+@functools.cache
+def populations(grid: bm.equilibrium.TimeGrid) -> Any:
+    """Compiled `(mu0 (R, d), gamma (M + 1,)) -> mu (R, T, d)`."""
+    return jax.jit(
+        jax.vmap(lambda m, g: bm.equilibrium.solve(bm.games.LinearQuadratic(), {"gamma": g}, m, grid).mu, in_axes=(0, None))
+    )
+
+
 def data_set(case: str, seed: int, finer: int = 8) -> tuple[bm.data.Population, np.ndarray]:
     """One simulated data set, and the true gamma at its times."""
     rng = np.random.default_rng(seed)
@@ -58,10 +68,7 @@ def data_set(case: str, seed: int, finer: int = 8) -> tuple[bm.data.Population, 
     grid = bm.equilibrium.TimeGrid(HORIZON, POINTS, substeps=finer)
     gamma = truth(case, grid.fine_times, rng)
     noise = NOISE * np.exp(NARROW_NOISE * rng.standard_normal()) if case == "prior" else NOISE
-    solve = jax.jit(
-        jax.vmap(lambda m: bm.equilibrium.solve(bm.games.LinearQuadratic(), {"gamma": jnp.asarray(gamma)}, m, grid).mu)
-    )
-    mu = np.asarray(solve(jnp.asarray(mu0)))
+    mu = np.asarray(populations(grid)(jnp.asarray(mu0), jnp.asarray(gamma)))
     if not np.isfinite(mu).all():
         raise RuntimeError(f"The truth of data set {seed} has no equilibrium that the solver finds.")
     noisy = np.maximum(np.stack([[rng.dirichlet(row / noise) for row in path] for path in mu]), 1e-12)
