@@ -156,7 +156,7 @@ def test_wrong_parameter_names_are_refused(game: Any, names: list[str], sentence
 
 
 def test_one_state_is_no_game() -> None:
-    with pytest.raises(InputError, match="n_states is 1; at least 2"):
+    with pytest.raises(InputError, match="n_states is 1; from 2 to 10000"):
         LinearQuadratic(n_states=1)
 
 
