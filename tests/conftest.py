@@ -33,7 +33,7 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
-MOST_MAPS = 20_000
+MOST_MAPS = 10_000
 
 
 @pytest.fixture(scope="module", autouse=True)
