@@ -16,7 +16,7 @@ from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.equilibrium.solve import MAX_STEPS
 from bayes_mfg.errors import ConfigError, DataError, InputError
 from bayes_mfg.games import Game
-from bayes_mfg.inference import nuts, point, svi
+from bayes_mfg.inference import nuts, paper, point, svi
 from bayes_mfg.inference.fit import METHODS
 from bayes_mfg.inference.fit import fit as fit_function
 from bayes_mfg.models import Calibration
@@ -34,9 +34,12 @@ READERS: dict[str, Callable[..., Population]] = {
 GAMES: dict[str, type[Game]] = {
     name: kind
     for name in games.__all__
-    if isinstance(kind := getattr(games, name), type) and issubclass(kind, Game) and not inspect.isabstract(kind)
+    if isinstance(kind := getattr(games, name), type)
+    and issubclass(kind, Game)
+    and not inspect.isabstract(kind)
+    and kind is not games.ForwardDynamics
 }
-"""Games by name."""
+"""Games by name; not the one that is made from another game, which a table of constants cannot hold."""
 
 _TABLES = {
     "data": True,
@@ -306,6 +309,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),
     "prior_samples": (lambda x: x >= 0, "a whole number of at least 0"),
     "target_accept_prob": (lambda x: 0 < x < 1, "a number above 0 and below 1"),
+    "held_out": (lambda x: 0 <= x < 1, "a number of at least 0 and below 1"),
     "window": (lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
     "max_tree_depth": (lambda x: 1 <= x <= 20, "a whole number from 1 to 20"),
 }
@@ -319,7 +323,7 @@ def _method_functions(method: str, table: Mapping[str, Any], place: Place) -> li
     if method == "svi":
         return [searches, (svi.approximate, set())]
     objective = choose(table.get("objective", "map"), ("map", "paper"), place.at("objective"))
-    return [(point.fit_paper, set())] if objective == "paper" else [(point.find_mode, set())]
+    return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, set())]
 
 
 def _option_parameters(method: str, table: Mapping[str, Any], place: Place) -> dict[str, inspect.Parameter]:
@@ -346,7 +350,7 @@ def _inference(table: Mapping[str, Any], place: Place) -> tuple[str, int, int, d
             if not fine(value):
                 raise ConfigError(f"{place.at(name)} = {shown(value)}; {words} is needed.")
     if "guide" in found:
-        choose(found["guide"], svi.GUIDES, place.at("guide"))
+        choose(found["guide"], ("laplace", *svi.GUIDES), place.at("guide"))
     seed, prior_samples = (found.pop(name, own[name].default) for name in ("seed", "prior_samples"))
     return method, seed, prior_samples, found
 

@@ -1,0 +1,140 @@
+"""The bike share game: bicycles move between stations at rates that deviate from a base rate at a cost."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from bayes_mfg.errors import InputError
+
+from .base import Game, Parameter
+
+
+class BikeShare(Game):
+    """Agents at station `x` choose the rate `a(x, y) >= 0` of riding to every other station `y`.
+
+    Running cost `B sum_{y != x} (a(x, y) - r(x, y))^2 + C sum_{y != x} mu(y) a(x, y) - sum_{y != x} k(x, y) a(x, y)` with base rates `r`,
+    effort weight `B`, congestion `C` at the destination and a worth `k` of each ride; terminal cost `w(x)`; best response
+    `a = max(0, r(x, y) + (k(x, y) - C mu(y) - (u(y) - u(x))) / (2 B))`. Both variants of the paper are in it: `k = 0` with a congestion and a
+    terminal cost, and `C = 0`, `w = 0` with a neural `k(t, mu)`. With `C`, `k` and `w` all zero the value is flat, and this is the forward
+    mean-field dynamics at the base rates.
+
+    Not identified: diagonals of `r` and `k`, which do not enter; a number added to the whole terminal cost; a common factor of `B`, `C`, `k` and
+    `w`. The population's marginals give `d - 1` equations a step for `d (d - 1)` rates, so priors decide most of `r`; where the value is flat, `r`
+    and `k / (2 B)` enter only as their sum.
+
+    Source: arXiv 2606.23155, bike-share application; the response is the first-order condition of the convex Hamiltonian.
+
+    Parameters
+    ----------
+    n_states : number of stations `d`, from 2 to 10000.
+    effort : `B`, positive.
+    congestion : `C`.
+    terminal_cost : `w`, `(d,)`; zero unless given. (Kept as `station_cost`, because the method has the name.)
+    edge_value : `k`, `(d, d)`; zero unless given. A constant here, or a parameter with any path.
+    states : names of the stations, `d` of them; "0", "1", ... unless given.
+
+    Raises
+    ------
+    InputError : when a constant has another shape or is outside its range, or names are not `d` different ones.
+    """
+
+    effort: ArrayLike
+    congestion: ArrayLike
+    station_cost: ArrayLike
+    edge_value: ArrayLike
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        n_states: int = 6,
+        effort: ArrayLike = 1.0,
+        congestion: ArrayLike = 0.0,
+        terminal_cost: ArrayLike | None = None,
+        edge_value: ArrayLike | None = None,
+        states: Sequence[str] | None = None,
+    ) -> None:
+        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
+            raise InputError(f"BikeShare: n_states is {n_states!r}; from 2 to 10000 states are possible.")
+        size = int(n_states)
+        names = tuple(str(x) for x in range(size)) if states is None else tuple(states)
+        if len(names) != size or len(set(names)) != size or not all(isinstance(name, str) and name for name in names):
+            raise InputError(f"BikeShare: states is {states!r}; {size} different names are needed.")
+        self.effort = effort
+        self.congestion = congestion
+        self.station_cost = _array(np.zeros(size) if terminal_cost is None else terminal_cost)
+        self.edge_value = _array(np.zeros((size, size)) if edge_value is None else edge_value)
+        self.names = names
+
+    def __check_init__(self) -> None:
+        own = self.parameters["terminal_cost"]
+        own.check(self.station_cost, "BikeShare")
+        if np.shape(self.station_cost) != own.shape:
+            raise InputError(f"BikeShare: terminal_cost has shape {np.shape(self.station_cost)}; {own.shape} is needed.")
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return self.names
+
+    @property
+    def required(self) -> tuple[Parameter, ...]:
+        d = len(self.names)
+        return (
+            Parameter(
+                "base_rate", lower=0.0, unit="1/time", description="rates that cost no effort, from row to column", shape=(d, d)
+            ),
+        )
+
+    @property
+    def optional(self) -> tuple[Parameter, ...]:
+        d = len(self.names)
+        return (
+            Parameter(
+                "effort", lower=0.0, closed=False, unit="cost x time", description="weight of deviating from the base rates"
+            ),
+            Parameter("congestion", lower=0.0, unit="cost", description="cost of riding to a full station, per share there"),
+            Parameter("edge_value", unit="cost", description="worth of a ride from row to column", shape=(d, d)),
+        )
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        # Not among `optional`, which are read by their names: an attribute `terminal_cost` would hide the method.
+        terminal = Parameter("terminal_cost", unit="cost", description="cost of ending at each station", shape=(len(self.names),))
+        return {**super().parameters, terminal.name: terminal}
+
+    def constant(self, params: Mapping[str, Array], name: str) -> Array:
+        if name == "terminal_cost":
+            return params[name] if name in params else jnp.asarray(self.station_cost)
+        return super().constant(params, name)
+
+    def _elsewhere(self, dtype: Any) -> Array:
+        return 1.0 - jnp.eye(len(self.names), dtype=dtype)
+
+    def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
+        worth = self.constant(params, "edge_value") - self.constant(params, "congestion") * mu[None, :]
+        gain = worth + value[:, None] - value[None, :]
+        rate = params["base_rate"] + gain / (2.0 * self.constant(params, "effort"))
+        return jnp.maximum(rate, 0.0) * self._elsewhere(value.dtype)
+
+    def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        return control
+
+    def running_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        effort = self.constant(params, "effort") * (control - params["base_rate"]) ** 2
+        worth = self.constant(params, "edge_value") - self.constant(params, "congestion") * mu[None, :]
+        return jnp.sum((effort - worth * control) * self._elsewhere(mu.dtype), axis=1)
+
+    def terminal_cost(self, t: ArrayLike, mu: Array, params: Mapping[str, Array]) -> Array:
+        return self.constant(params, "terminal_cost") + jnp.zeros_like(mu)
+
+
+def _array(value: Any) -> Any:
+    """Lists, as a config has them, and whole numbers as arrays of floats; what is no array of numbers is left to the checks."""
+    try:
+        return np.asarray(value, dtype=float) if isinstance(value, list | tuple | np.ndarray) else value
+    except (TypeError, ValueError):
+        return value
