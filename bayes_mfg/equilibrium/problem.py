@@ -37,6 +37,7 @@ class Problem(eqx.Module):
     functions : parameters given as functions of `(t, mu)`.
     mu0 : `(d,)`.
     grid : the grid, static.
+    control : whether a social planner chooses (mean field control) instead of every agent for himself, static.
     """
 
     game: Game
@@ -45,25 +46,47 @@ class Problem(eqx.Module):
     functions: dict[str, Callable[[Array, Array], Array]]
     mu0: Array
     grid: TimeGrid = eqx.field(static=True)
+    control: bool = eqx.field(default=False, static=True)
 
     def values(self, t: Array, mu: Array, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """Parameters at one moment: `arrays` already taken there, functions evaluated at `(t, mu)`."""
         return {**arrays, **{name: function(t, mu) for name, function in self.functions.items()}}
 
     def terminal_cost(self, mu: Array) -> Array:
-        """Terminal cost `(d,)` at the last population."""
+        """Terminal cost `(d,)` at the last population; the planner's holds what one more agent costs all others."""
         t = jnp.asarray(self.grid.fine_times[-1], mu.dtype)
         last = {name: values[..., -1] for name, values in self.arrays.items()}
-        return self.game.terminal_cost(t, mu, self.values(t, mu, last))
+
+        def cost(m: Array) -> Array:
+            return self.game.terminal_cost(t, m, self.values(t, m, last))
+
+        if not self.control:
+            return cost(mu)
+        own, pull = jax.vjp(cost, mu)
+        return own + pull(mu)[0]
 
     def generator(self, t: Array, value: Array, mu: Array, arrays: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Rates `(d, d)` and running cost `(d,)` under the best response at one moment."""
-        params = self.values(t, mu, arrays)
-        control = self.game.best_response(t, value, mu, params)
-        rates = self.game.rates(t, control, mu, params)
-        # Off the simplex, where iterations may wander, rates that grow with a population turn negative; at zero they admit no root there.
-        # NaN stays NaN.
-        return jnp.where(rates < 0, 0.0, rates), self.game.running_cost(t, control, mu, params)
+        """Rates `(d, d)` and running cost `(d,)` under the best response at one moment.
+
+        Under mean field control the cost of being in `x` holds, besides the agent's own, what one more agent in `x` costs all others:
+        `sum_y mu(y) d/dmu(x) [f(y) + sum_z q(y, z) (u(z) - u(y))]` at the control as it is, through costs, rates and parameters that depend on
+        the population. The planner's Hamiltonian is a sum over agents, so that the best response to `u` is the same function of it.
+        Own derivation: the stationary points of the planner's Lagrangian, whose multiplier of the Kolmogorov equation is `u`.
+        """
+        control = self.game.best_response(t, value, mu, self.values(t, mu, arrays))
+
+        def moment(m: Array) -> tuple[Array, Array]:
+            params = self.values(t, m, arrays)
+            rates = self.game.rates(t, control, m, params)
+            # Off the simplex, where iterations may wander, rates that grow with a population turn negative; at zero they admit no root there.
+            # NaN stays NaN.
+            return jnp.where(rates < 0, 0.0, rates), self.game.running_cost(t, control, m, params)
+
+        if not self.control:
+            return moment(mu)
+        (rates, cost), pull = jax.vjp(moment, mu)
+        gain = mu[:, None] * (value[None, :] - value[:, None])
+        return rates, cost + pull((gain, mu))[0]
 
     def admissible(self, times: Array, value: Array, mu: Array) -> tuple[Array, Array]:
         """Whether all rates are non-negative and all parameters within their range along a solution, `(d, M + 1)` on the nodes."""
@@ -117,7 +140,7 @@ def _fresh(function: Callable) -> Callable:
     return lambda t, mu: function(t, mu)
 
 
-def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Problem:
+def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid, control: bool = False) -> Problem:
     """Check what a user passed and bring it into the solver's layout.
 
     Parameters
@@ -127,6 +150,7 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
         points) or of all `grid.intervals + 1` solver nodes, a `Sampled`, or a function `(t, mu) -> value`.
     mu0 : `(d,)`, non-negative and of sum one.
     grid : the grid.
+    control : solve for the social planner.
 
     Raises
     ------
@@ -178,7 +202,7 @@ def build(game: Game, params: Mapping[str, Any], mu0: Any, grid: TimeGrid) -> Pr
             )
     for name, at_nodes in arrays.items():
         middles.setdefault(name, 0.5 * (at_nodes[..., :-1] + at_nodes[..., 1:]))
-    problem = Problem(as_arrays(game, dtype), arrays, middles, functions, mu0, grid)
+    problem = Problem(as_arrays(game, dtype), arrays, middles, functions, mu0, grid, bool(control))
     _check_shapes(problem)
     return problem
 

@@ -79,6 +79,7 @@ def solve(
     *,
     method: str = "auto",
     scheme: str | Scheme = "exponential",
+    control: bool = False,
     tol: float | None = None,
     max_steps: int | None = None,
     guess: tuple[Array, Array] | None = None,
@@ -98,6 +99,8 @@ def solve(
     grid : time grid with `T` points.
     method : "auto" (Anderson sweeps, then Newton, then damped Picard), "newton", "anderson" or "picard".
     scheme : "exponential" (second order, positive, conservative) or "paper" (explicit Euler), or a `Scheme`.
+    control : mean field control: a social planner chooses for everybody, and `value` is the planner's adjoint, in which agents also
+        count what they cost others.
     tol : residual to reach, relative to max(1, |value|); by default 1e-11 in double and 1e-5 in single precision.
     max_steps : iterations allowed to each method.
     guess : starting `(mu, value)`, each `(T, d)`; by default flat.
@@ -112,7 +115,7 @@ def solve(
     """
     if method not in MAX_STEPS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(MAX_STEPS)}.")
-    problem = build(game, params, mu0, grid)
+    problem = build(game, params, mu0, grid, control)
     chosen = get_scheme(scheme)
     tolerance = default_tolerance(problem.mu0.dtype) if tol is None else float(tol)
     if tol is None and tolerance > 1e-11:
@@ -198,7 +201,9 @@ def _solve(
         def matvec(z: tuple[Array, Array]) -> tuple[Array, Array]:
             return jax.jvp(lambda m, v: residual(scheme, problem, m, v), (mu, u), z)[1]
 
-        rhs = jax.tree.map(jnp.negative, push)
+        # JAX transposes the solve only where every part of its right-hand side depends on the tangents; costs alone move the value's part only.
+        nothing = 0.0 * (push[0][0, 0] + push[1][0, 0])
+        rhs = jax.tree.map(lambda r: nothing - r, push)
         d_mu, d_u = lax.custom_linear_solve(
             matvec, rhs, solve=lambda _, b: direct(b), transpose_solve=lambda _, b: transpose_of(direct, b)(b)
         )
