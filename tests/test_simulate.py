@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import expm
 
+from bayes_mfg.config.simulation import load_simulation
 from bayes_mfg.data import Population, read_table, simulate
-from bayes_mfg.data.simulate import Arc, Bell, OfPopulation
-from bayes_mfg.equilibrium import TimeGrid, solve
+from bayes_mfg.data.simulate import Arc, Bell, OfPopulation, _between, _move, _transitions
+from bayes_mfg.equilibrium import ExponentialMidpoint, Paper, Scheme, TimeGrid, solve
 from bayes_mfg.errors import DataError, InputError
 from bayes_mfg.games import SIR, LinearQuadratic
 
@@ -107,6 +110,115 @@ def test_every_so_many_grid_points_are_observed() -> None:
     np.testing.assert_allclose(some.shares, made().shares[:, ::5])
 
 
+# Agents that play the equilibrium. All share the compiled solves of the tests above.
+
+
+@pytest.mark.parametrize(("scheme", "observe_every"), [("exponential", 1), ("exponential", 4), ("paper", 1)])
+def test_agents_are_the_equilibrium_on_average(scheme: str, observe_every: int) -> None:
+    """A million independent agents: each share within 5.6 standard errors. By a union bound over 300 cells the false-alarm rate is below 1e-5."""
+    agents = 10**6
+    counts = made(noise="agents", size=agents, seed=2, scheme=scheme, observe_every=observe_every).counts
+    assert counts is not None and np.all(counts.sum(axis=-1) == agents)
+    mu = made(scheme=scheme, observe_every=observe_every).shares
+    assert abs((counts - agents * mu) / np.sqrt(agents * mu * (1 - mu))).max() < 5.6
+
+
+@pytest.mark.parametrize("scheme", [ExponentialMidpoint(), Paper()], ids=["default", "paper"])
+def test_transition_probabilities_are_the_exponential_of_the_midpoint_s_rates_or_euler_s_of_the_left(
+    scheme: ExponentialMidpoint | Paper,
+) -> None:
+    """At any population and value, an equilibrium or not: they are the rates' own."""
+    rng = np.random.default_rng(0)
+    mu, value = rng.dirichlet(np.ones(3), size=21), rng.standard_normal((21, 3))
+    given = (jnp.asarray(mu)[None], jnp.asarray(value)[None])
+    found = np.asarray(_transitions(GAME, {"gamma": ARC}, jnp.asarray(mu[:1]), GRID, scheme, given))[0]
+    middle, h = isinstance(scheme, ExponentialMidpoint), 0.1
+    for n, p in enumerate(found):
+        m, v = (jnp.asarray(0.5 * (a[n] + a[n + 1]) if middle else a[n]) for a in (mu, value))
+        t = GRID.times[n] + 0.5 * h * middle
+        params = {"gamma": ARC(t, m)}
+        q = np.asarray(GAME.rates(t, GAME.best_response(t, v, m, params), m, params))
+        q = h * (q - np.diag(q.sum(axis=1)))
+        np.testing.assert_allclose(p, expm(q) if middle else np.eye(3) + q, atol=1e-4 if middle else 1e-12)
+        assert not middle or p.min() >= 0
+
+
+def test_transitions_are_composed_between_observed_times() -> None:
+    moves = np.random.default_rng(0).dirichlet(np.ones(3), size=(2, 20, 3))
+    between = _between(moves, 6, ["1", "2"], GRID, GAME.state_names)
+    assert between.shape == (2, 3, 3, 3)
+    for r, k in np.ndindex(2, 3):
+        np.testing.assert_allclose(between[r, k], np.linalg.multi_dot(moves[r, 6 * k : 6 * k + 6]), rtol=1e-12)
+
+
+def test_agents_have_the_variances_and_covariances_of_a_markov_chain() -> None:
+    """Products of deviations over 5,000 trajectories: at one time `n mu (1 - mu)`, at successive times `n mu(x) (P(x, x) - mu'(x))`, where
+    samples drawn anew would have 0. By a union bound over 33 statistics within 5.6 standard errors, the false-alarm rate is below 1e-5."""
+    runs, agents = 5000, 50
+    between = np.random.default_rng(0).dirichlet(np.full(3, 0.5), size=(5, 3)) / 2 + np.eye(3) / 2
+    mu = [STARTS[0]]
+    for p in between:
+        mu.append(mu[-1] @ p)
+    shares, stay = np.array(mu), np.einsum("txx->tx", between)
+    starts, moves = np.repeat(STARTS[:1], runs, axis=0), np.repeat(between[None], runs, axis=0)
+    centred = _move(starts, moves, agents, np.random.default_rng(1)) - agents * shares
+    for product, expected in (
+        (centred**2, agents * shares * (1 - shares)),
+        (centred[:, 1:] * centred[:, :-1], agents * shares[:-1] * (stay - shares[1:])),
+    ):
+        error = product.std(axis=0) / np.sqrt(runs)
+        assert abs((product.mean(axis=0) - expected) / error).max() < 5.6
+        assert expected.min() > 0
+
+
+def test_agents_do_not_leave_an_absorbing_state_nor_enter_one_without_entry() -> None:
+    grid, params = TimeGrid(horizon=10.0, points=6), {"beta": 0.6, "recovery": 0.1}
+    for seed in range(10):
+        counts = simulate(SIR(), params, [0.9, 0.1, 0.0], grid, noise="agents", size=200, seed=seed).counts
+        assert counts is not None and np.all(counts.sum(axis=-1) == 200)
+        assert np.all(np.diff(counts[0, :, 2]) >= 0) and np.all(np.diff(counts[0, :, 0]) <= 0)
+        assert counts[0, 0, 2] == 0 and counts[0, -1, 2] > 0
+
+
+@pytest.mark.slow
+def test_agents_in_single_precision() -> None:
+    with jax.enable_x64(False):
+        population = made(noise="agents", size=1000, seed=1)
+    assert population.counts is not None and np.all(population.counts.sum(axis=-1) == 1000)
+
+
+def test_negative_probabilities_are_refused() -> None:
+    """As Euler's are where an exit rate times the step exceeds one."""
+    moves = np.broadcast_to(np.eye(3), (2, 20, 3, 3)).copy()
+    moves[1, 3, 0] = [-0.25, 0.25, 1.0]
+    with pytest.raises(
+        DataError, match=r"trajectory 'b': the probability to move from 0 to 0 at time 0\.3\d* is -0\.25.* more substeps"
+    ):
+        _between(moves, 2, ["a", "b"], GRID, GAME.state_names)
+
+
+def test_agents_need_a_scheme_with_transition_probabilities() -> None:
+    other = type("Other", (Scheme,), dict.fromkeys(Scheme.__abstractmethods__))()
+    with pytest.raises(DataError, match=r"Other.* has no transition probabilities"):
+        made(noise="agents", size=10, scheme=other)
+
+
+def test_agents_from_a_config(tmp_path: Path) -> None:
+    text = """
+        game = {name = "LinearQuadratic"}
+        parameters = {gamma = {shape = "arc", low = 0.1, rise = 2.9}}
+        initial = {mu0 = [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]]}
+        grid = {horizon = 2.0, points = 21}
+        noise = {kind = "agents", size = 30}
+    """
+    file = tmp_path / "agents.toml"
+    file.write_text(text, encoding="utf-8")
+    np.testing.assert_array_equal(load_simulation(file).run().shares, made(noise="agents", size=30).shares)
+    file.write_text(text.replace("30", "2.5"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"size is 2\.5; expected a positive whole number of agents"):
+        load_simulation(file).run()
+
+
 def test_a_failed_solve_names_its_trajectory() -> None:
     with pytest.raises(DataError, match=r"trajectory 'b': The equilibrium was not found: the iterations ran out"):
         simulate(
@@ -127,6 +239,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"noise": "dirichlet"}, "size is None"),
     ({"noise": "dirichlet", "size": -1.0}, "size is -1.0"),
     ({"noise": "multinomial", "size": 2.5}, "whole number of individuals"),
+    ({"noise": "agents"}, "size is None"),
+    ({"noise": "agents", "size": 2.5}, "whole number of agents"),
     ({"size": 1.0}, "there is no noise"),
     ({"observe_every": 0}, "observe_every is 0"),
     ({"observe_every": 21}, "two observed"),
@@ -145,7 +259,11 @@ def test_bad_arguments_are_refused(options: dict[str, Any], fragment: str) -> No
     assert fragment in str(caught.value)
 
 
-@pytest.mark.parametrize("options", [{"noise": "dirichlet", "size": 1e-3}, {"noise": "multinomial", "size": 100}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"noise": "dirichlet", "size": 1e-3}, {"noise": "multinomial", "size": 100}, {"noise": "agents", "size": 100}],
+    ids=str,
+)
 def test_what_is_simulated_reads_back_from_a_table(options: dict[str, Any], tmp_path: Path) -> None:
     population = made(**options)
     file = tmp_path / "x.csv"

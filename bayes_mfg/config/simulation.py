@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bayes_mfg.data import Population, simulate
-from bayes_mfg.data.simulate import Arc, Bell, OfPopulation
+from bayes_mfg.data.simulate import NOISES, Arc, Bell, OfPopulation
 from bayes_mfg.equilibrium import TimeGrid
 from bayes_mfg.errors import ConfigError, InputError
 from bayes_mfg.games import Game
@@ -23,6 +23,8 @@ SHAPES = {"arc": Arc, "bell": Bell, "population": OfPopulation}
 """Shapes of a true parameter that varies."""
 
 MOST_TRAJECTORIES = 10**6
+
+_SOLVER = ("scheme", "method", "control")
 
 _TABLES = {"game": True, "parameters": True, "initial": True, "grid": True, "noise": False, "simulation": False}
 
@@ -84,8 +86,8 @@ def load_simulation(path: str | os.PathLike[str], *, seed: int | None = None) ->
     game = load_game(parts["game"], top.inside("game"))
     keys = ("horizon", "points", "substeps", "start")
     grid_place = top.inside("grid")
-    solver = arguments(simulate, _part(parts["grid"], ("scheme", "method")), grid_place, leave=_others(("scheme", "method")))
-    check_keys(parts["grid"], [*keys, "scheme", "method"], grid_place)
+    solver = arguments(simulate, _part(parts["grid"], _SOLVER), grid_place, leave=_others(_SOLVER))
+    check_keys(parts["grid"], [*keys, *_SOLVER], grid_place)
     check_grid(solver, grid_place)
     try:
         grid = TimeGrid(**arguments(TimeGrid, _part(parts["grid"], keys), grid_place, leave=["nodes"]))
@@ -120,7 +122,7 @@ def _others(keys: tuple[str, ...]) -> set[str]:
 
 def _noise(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
     check_keys(table, ["kind", "size"], place)
-    kind = choose(table.get("kind", "none"), ("none", "dirichlet", "multinomial", "gaussian"), place.at("kind"))
+    kind = choose(table.get("kind", "none"), NOISES, place.at("kind"))
     if kind != "none" and "size" not in table:
         raise ConfigError(f"{place} needs the key 'size' for {kind} noise.")
     if "size" in table:

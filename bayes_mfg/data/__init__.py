@@ -1,5 +1,6 @@
 """Observed populations, and readers of published data."""
 
+from .epidemic import simulate_epidemic
 from .fluview import FluOnset, read_fluview
 from .population import Population
 from .school import load_school_influenza
@@ -16,4 +17,5 @@ __all__ = [
     "read_fluview",
     "read_table",
     "simulate",
+    "simulate_epidemic",
 ]

@@ -11,12 +11,17 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
-from bayes_mfg.equilibrium import Code, Scheme, Status, TimeGrid, solve
+from bayes_mfg.equilibrium import Code, ExponentialMidpoint, Paper, Scheme, Status, TimeGrid, solve
+from bayes_mfg.equilibrium.problem import build
+from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import DataError
 from bayes_mfg.games import Game
 
 from .population import Population
 from .wording import shown
+
+NOISES = ("none", "dirichlet", "multinomial", "gaussian", "agents")
+"""What can be recorded of a population; see `simulate`."""
 
 
 class Arc(eqx.Module):
@@ -78,6 +83,8 @@ def simulate(
     observe_every: int = 1,
     method: str = "auto",
     scheme: str | Scheme = "exponential",
+    control: bool = False,
+    guess: tuple[Any, Any] | None = None,
     trajectories: Sequence[str] | None = None,
     time_unit: str = "",
 ) -> Population:
@@ -94,25 +101,30 @@ def simulate(
 
         - "none": `mu` itself;
         - "dirichlet": a draw from `Dirichlet(mu / size)`, as in arXiv 2606.23155 (its noise eps is `size`);
-        - "multinomial": counts of `size` individuals;
+        - "multinomial": counts of `size` individuals, drawn anew at each time: samples of a large population;
+        - "agents": counts of `size` agents who are the population: drawn from `mu0`, they then move independently with the transition
+          probabilities of the equilibrium. The same agents are seen at each time, so that each count is multinomial around `mu` and
+          the counts of different times are correlated. The probabilities are the solver's own for each of its intervals: `exp(dt Q)` with
+          `Q` at the interval's midpoint under the default scheme, `1 + dt Q` under the paper's;
         - "gaussian": `mu` plus normal errors of sd `size`, cut off at zero and divided by their sum.
-    size : a positive number; whole for "multinomial"; not given for "none".
+    size : a positive number; whole for "multinomial" and "agents"; not given for "none".
     seed : of the noise, a whole number of at least 0.
     observe_every : every so many grid points are observed, beginning with the first.
-    method, scheme : of the solver.
+    method, scheme, control, guess : of the solver; `guess` chooses between several equilibria.
     trajectories : `R` names; "1", "2", ... where absent.
     time_unit : of the grid's times.
 
     Returns
     -------
     Population
-        Proportions, or counts for "multinomial". `provenance` holds the game with its constants, the true parameters on the whole
+        Proportions, or counts for "multinomial" and "agents". `provenance` holds the game with its constants, the true parameters on the whole
         grid (a number, `(T,)`, or `(R, T)` where they depend on the population), the initial populations, the noise and the seed.
 
     Raises
     ------
     DataError
-        A bad argument, or an equilibrium that was not found; the sentence names the trajectory and says how its solve ended.
+        A bad argument, or an equilibrium that was not found; the sentence names the trajectory and says how its solve ended. With
+        "agents" also a negative transition probability, as the paper's scheme gives where an exit rate times its step exceeds one.
     InputError
         Parameters, scheme or method that the game or the solver does not take.
     """
@@ -133,18 +145,25 @@ def simulate(
         if not callable(value):
             game.parameters[name].check(value, f"simulate: {type(game).__name__}")
     given = {name: value if callable(value) else jnp.asarray(value, float) for name, value in params.items()}
-    mu, codes, true = _equilibria(game, given, jnp.asarray(starts, float), grid, method, scheme)
+    chain = _check_chain(scheme) if noise == "agents" else None
+    mu, codes, true, nodes = _equilibria(game, given, jnp.asarray(starts, float), grid, method, scheme, control, guess)
     failed = np.flatnonzero(np.asarray(codes) != Code.CONVERGED)
     if failed.size:
         raise DataError(f"simulate: trajectory {names[failed[0]]!r}: {Status(codes[failed[0]]).message}")
-    observed = np.asarray(mu, float)[:, ::observe_every]
-    # Single precision keeps mass to 1e-7 only.
-    observed = np.maximum(observed, 0.0)
-    observed /= observed.sum(axis=-1, keepdims=True)
-    recorded = _record(observed, noise, sizes, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    if chain is not None:
+        moves = _transitions(game, given, jnp.asarray(starts, float), grid, chain, control, nodes)
+        between = _between(np.asarray(moves, float), observe_every * grid.substeps, names, grid, game.state_names)
+        recorded = _move(starts, between, int(sizes or 0), rng)
+    else:
+        observed = np.asarray(mu, float)[:, ::observe_every]
+        # Single precision keeps mass to 1e-7 only.
+        observed = np.maximum(observed, 0.0)
+        observed /= observed.sum(axis=-1, keepdims=True)
+        recorded = _record(observed, noise, sizes, rng)
     return Population(
         grid.times[::observe_every],
-        **({"counts": recorded} if noise == "multinomial" else {"proportions": recorded}),
+        **({"counts": recorded} if noise in ("multinomial", "agents") else {"proportions": recorded}),
         states=game.state_names,
         trajectories=names,
         time_unit=time_unit,
@@ -160,23 +179,88 @@ def simulate(
             "seed": seed,
             "scheme": scheme if isinstance(scheme, str) else repr(scheme),
             "substeps": grid.substeps,
+            "control": control,
         },
     )
 
 
 @eqx.filter_jit
 def _equilibria(
-    game: Game, params: Mapping[str, Any], starts: Array, grid: TimeGrid, method: str, scheme: str | Scheme
-) -> tuple[Array, Array, dict[str, Array]]:
-    """Populations `(R, T, d)`, status codes `(R,)`, and the parameters that are functions, `(R, T)`."""
+    game: Game,
+    params: Mapping[str, Any],
+    starts: Array,
+    grid: TimeGrid,
+    method: str,
+    scheme: str | Scheme,
+    control: bool,
+    guess: tuple[Any, Any] | None,
+) -> tuple[Array, Array, dict[str, Array], tuple[Array, Array]]:
+    """Populations `(R, T, d)`, status codes `(R,)`, the parameters that are functions, `(R, T)`, and solver nodes, `(R, M + 1, d)` each."""
     functions: dict[str, Callable[..., Array]] = {name: value for name, value in params.items() if callable(value)}
 
-    def one(start: Array) -> tuple[Array, Array, dict[str, Array]]:
-        eq = solve(game, params, start, grid, method=method, scheme=scheme)
+    def one(start: Array) -> tuple[Array, Array, dict[str, Array], tuple[Array, Array]]:
+        eq = solve(game, params, start, grid, method=method, scheme=scheme, control=control, guess=guess)
         true = {name: jax.vmap(f)(jnp.asarray(grid.times, start.dtype), eq.mu) for name, f in functions.items()}
-        return eq.mu, eq.status.code, true
+        return eq.mu, eq.status.code, true, eq.nodes
 
     return jax.vmap(one)(starts)
+
+
+# By itself, so that agents take the same compiled solve as every other noise.
+@eqx.filter_jit
+def _transitions(
+    game: Game,
+    params: Mapping[str, Any],
+    starts: Array,
+    grid: TimeGrid,
+    scheme: ExponentialMidpoint | Paper,
+    control: bool,
+    nodes: tuple[Array, Array],
+) -> Array:
+    """Transition probabilities `(R, M, d, d)` of the solver's intervals: `mu[n+1] = P[n]' mu[n]` to the solver's tolerance."""
+
+    def one(start: Array, mu: Array, value: Array) -> Array:
+        problem = build(game, params, start, grid, control)
+        mu, value = mu.T, value.T
+        if isinstance(scheme, ExponentialMidpoint):
+            p, _ = scheme._at_midpoints(problem, mu, value)
+        else:
+            times, dt, arrays = scheme._left(problem, mu.dtype)
+            rates, _ = problem.generators(times, value[:, :-1], mu[:, :-1], arrays)
+            eye = jnp.eye(mu.shape[0], dtype=mu.dtype)[:, :, None]
+            p = eye * (1 - dt * jnp.sum(rates, axis=1))[:, None] + dt * rates
+        return jnp.moveaxis(p, -1, 0)
+
+    return jax.vmap(one)(starts, *nodes)
+
+
+def _between(
+    moves: NDArray[np.float64], every: int, trajectories: Sequence[str], grid: TimeGrid, states: Sequence[str]
+) -> NDArray[np.float64]:
+    """Transition probabilities `(R, K, d, d)` from each observed time to the next, `every` solver intervals later."""
+    negative = np.argwhere(moves < 0)
+    if negative.size:
+        r, n, x, y = negative[0]
+        raise DataError(
+            f"simulate: trajectory {trajectories[r]!r}: the probability to move from {states[x]} to {states[y]} at time"
+            f" {shown(grid.fine_times[n])} is {moves[r, n, x, y]:.3g} in the scheme; more substeps or the scheme 'exponential' are needed."
+        )
+    size, intervals, d = moves.shape[:3]
+    steps = moves[:, : intervals // every * every].reshape(size, -1, every, d, d)
+    between = steps[:, :, 0]
+    for n in range(1, every):
+        between = between @ steps[:, :, n]
+    # Single precision keeps sums to 1e-7 only.
+    return between / between.sum(axis=-1, keepdims=True)
+
+
+def _move(starts: NDArray[np.float64], between: NDArray[np.float64], agents: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Counts `(R, K + 1, d)` of agents who begin by `starts` `(R, d)` and move independently."""
+    counts = [rng.multinomial(agents, starts)]
+    for n in range(between.shape[1]):
+        # Who is in a state is split over all states; who arrives in one is summed.
+        counts.append(rng.multinomial(counts[-1], between[:, n]).sum(axis=1))
+    return np.stack(counts, axis=1)
 
 
 def _record(mu: NDArray[np.float64], noise: str, size: float | None, rng: np.random.Generator) -> NDArray[Any]:
@@ -211,18 +295,26 @@ def _check_starts(mu0: ArrayLike, game: Game) -> NDArray[np.float64]:
 
 
 def _check_noise(noise: str, size: float | None) -> float | None:
-    kinds = ("none", "dirichlet", "multinomial", "gaussian")
-    if noise not in kinds:
-        raise DataError(f"simulate: noise is {noise!r}; expected one of {', '.join(kinds)}.")
+    if noise not in NOISES:
+        raise DataError(f"simulate: noise is {noise!r}; expected one of {', '.join(NOISES)}.")
     if noise == "none":
         if size is not None:
             raise DataError(f"simulate: size is {size!r}, but there is no noise; expected none.")
         return None
     number = isinstance(size, int | float) and not isinstance(size, bool) and np.isfinite(size) and size > 0
-    if size is None or not number or (noise == "multinomial" and size != int(size)):
-        expected = "a positive whole number of individuals" if noise == "multinomial" else "a positive number"
+    whole = {"multinomial": "individuals", "agents": "agents"}
+    if size is None or not number or (noise in whole and size != int(size)):
+        expected = f"a positive whole number of {whole[noise]}" if noise in whole else "a positive number"
         raise DataError(f"simulate: size is {size!r}; expected {expected} for {noise} noise.")
-    return int(size) if noise == "multinomial" else float(size)
+    return int(size) if noise in whole else float(size)
+
+
+def _check_chain(scheme: str | Scheme) -> ExponentialMidpoint | Paper:
+    """A scheme whose step is that of a Markov chain."""
+    chosen = get_scheme(scheme)
+    if not isinstance(chosen, ExponentialMidpoint | Paper):
+        raise DataError(f"simulate: the scheme {chosen!r} has no transition probabilities that agents could move by.")
+    return chosen
 
 
 def _truth(values: NDArray[np.float64], on_trajectories: bool) -> Any:
