@@ -6,5 +6,6 @@ from .point import Mode, find_mode
 from .predict import predict
 from .report import write_report
 from .result import Fit, load
+from .scores import crps_of_draws, scores
 
-__all__ = ["Fit", "FitError", "Mode", "find_mode", "fit", "load", "predict", "write_report"]
+__all__ = ["Fit", "FitError", "Mode", "crps_of_draws", "find_mode", "fit", "load", "predict", "scores", "write_report"]

@@ -13,7 +13,7 @@ import xarray as xr
 from jax import Array
 
 from bayes_mfg.equilibrium import Code
-from bayes_mfg.models import Calibration, Data, describe
+from bayes_mfg.models import Data, ForwardModel, describe
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
@@ -24,10 +24,12 @@ CHUNK = 100
 
 _START = {"description": "initial share of the population"}
 
+_BRANCH = {"description": "probability of each equilibrium given the draw; mu and value are those of the most probable one"}
+
 PACKAGES = ("bayes-mfg", "jax", "numpyro", "arviz", "numpy", "xarray")
 
 
-def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def derived(model: ForwardModel, flat: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Parameters, populations, replicates and log likelihood of draws `(n, size)`, each with the leading axis `n`.
 
     Draws whose equilibria are not all found have NaN populations and a non-zero `solver/code`.
@@ -44,6 +46,7 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
             **{f"own/{name}": value for name, value in latents["own"].items()},
             **{f"hyper/{name}": value for name, value in hyperparameters(model, latents["raw"]).items()},
             **({"mu0": latents["mu0"][:, index]} if len(index) else {}),
+            **({} if result.branch is None else {"branch": result.branch}),
             "mu": result.mu,
             "value": result.value,
             "replicate": likelihood.sample(key),
@@ -68,7 +71,7 @@ def derived(model: Calibration, flat: np.ndarray, seed: int) -> dict[str, np.nda
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def hyperparameters(model: Calibration, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def hyperparameters(model: ForwardModel, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Uncertain scales and length scales of the paths, named `<parameter>_<name>`."""
     return {
         f"{name}_{inner}": value
@@ -78,7 +81,7 @@ def hyperparameters(model: Calibration, raw: Mapping[str, Mapping[str, Any]]) ->
     }
 
 
-def prior_draws(model: Calibration, count: int, seed: int) -> tuple[dict[str, np.ndarray], int]:
+def prior_draws(model: ForwardModel, count: int, seed: int) -> tuple[dict[str, np.ndarray], int]:
     """What `count` prior draws imply, and how many were left out because an equilibrium was not found."""
     space = coordinates(model)
     draw = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
@@ -91,7 +94,7 @@ def prior_draws(model: Calibration, count: int, seed: int) -> tuple[dict[str, np
 
 
 def assemble(
-    model: Calibration,
+    model: ForwardModel,
     flat: np.ndarray,
     *,
     method: str,
@@ -148,7 +151,8 @@ def assemble(
     tree = xr.DataTree.from_dict(groups)
     words = describe(model)
     tree.attrs = {
-        "title": title or f"{words['game']['name']} game fitted to {_named(population.trajectories)}",
+        "title": title
+        or f"{words['game']['name']} {words['game'].get('kind', 'game')} fitted to {_named(population.trajectories)}",
         "method": method,
         "seed": seed,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -188,7 +192,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[int, int]) -> xr.Dataset:
+def _dataset(model: ForwardModel, result: Mapping[str, np.ndarray], shape: tuple[int, int]) -> xr.Dataset:
     population = model.population
     variables: dict[str, Any] = {}
     for name, value in result.items():
@@ -196,13 +200,15 @@ def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[
         if kind == "parameter":
             dims = ["trajectory", "time"] if model.varies_by_trajectory(bare) else ["time"]
             extra = [f"{bare}_dim_{k}" for k in range(value.ndim - 1 - len(dims))]
-            attrs = {"constant": int(model.bound[bare].is_constant), "unit": model.game.parameters[bare].unit}
+            attrs = {"constant": int(model.bound[bare].is_constant), "unit": model.bound[bare].parameter.unit}
             variables[bare] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
         elif kind in ("own", "hyper"):
             variables[bare] = (["chain", "draw"], value.reshape(shape))
         elif kind == "mu0":
             variables[kind] = (["chain", "draw", "trajectory", "initial_state"], value.reshape(*shape, *value.shape[1:]), _START)
-        elif kind in ("mu", "value"):
+        elif kind == "branch":
+            variables[kind] = (["chain", "draw", "trajectory", "equilibrium"], value.reshape(*shape, *value.shape[1:]), _BRANCH)
+        elif kind == "mu" or (kind == "value" and model.has_value):
             variables[kind] = (["chain", "draw", "trajectory", "time", "state"], value.reshape(*shape, *value.shape[1:]))
     coords = {
         "chain": np.arange(shape[0]),
@@ -211,23 +217,24 @@ def _dataset(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[
         "time": model.grid.times,
         "state": list(population.states),
     }
+    coords |= {f"{name}_dim_0": list(labels) for name, labels in model.labels.items()}
     if "mu0" in variables:
         coords["initial_state"] = list(model.initial.unknown_states(population))
     return xr.Dataset(variables, coords=coords)
 
 
-def _record_coords(model: Calibration) -> dict[str, Any]:
+def _record_coords(model: ForwardModel) -> dict[str, Any]:
     population = model.population
     return {"trajectory": list(population.trajectories), "time": population.times, "state": list(model.columns)}
 
 
-def _replicates(model: Calibration, replicate: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
+def _replicates(model: ForwardModel, replicate: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
     dims = ["chain", "draw", "trajectory", "time", "state"]
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), **_record_coords(model)}
     return xr.Dataset({model.observation.variable: (dims, replicate.reshape(*shape, *replicate.shape[1:]))}, coords=coords)
 
 
-def _log_likelihood(model: Calibration, values: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
+def _log_likelihood(model: ForwardModel, values: np.ndarray, shape: tuple[int, int]) -> xr.Dataset:
     """Pointwise log densities `(chain, draw, observation)`, as importance sampling takes them.
 
     What was not observed is no observation; what has the same density in every draw (a known start with known noise) says nothing about the
@@ -251,7 +258,7 @@ def _log_likelihood(model: Calibration, values: np.ndarray, shape: tuple[int, in
     )
 
 
-def observed(model: Calibration) -> xr.Dataset:
+def observed(model: ForwardModel) -> xr.Dataset:
     """What was observed, NaN where nothing was."""
     record = model.observation.record(model.population)
     mask = np.asarray(record.mask)
@@ -260,12 +267,12 @@ def observed(model: Calibration) -> xr.Dataset:
     return xr.Dataset({model.observation.variable: (["trajectory", "time", "state"], values)}, coords=_record_coords(model))
 
 
-def _constant(model: Calibration) -> xr.Dataset:
+def _constant(model: ForwardModel) -> xr.Dataset:
     coords = {name: value for name, value in _record_coords(model).items() if name != "state"}
     return xr.Dataset({"totals": (["trajectory", "time"], np.asarray(model.data.record.totals))}, coords=coords)
 
 
-def _solver(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[int, int]) -> xr.Dataset:
+def _solver(model: ForwardModel, result: Mapping[str, np.ndarray], shape: tuple[int, int]) -> xr.Dataset:
     dims = ["chain", "draw", "trajectory"]
     iterations = result["solver/iterations"].sum(axis=-1)
     variables = {
@@ -274,14 +281,7 @@ def _solver(model: Calibration, result: Mapping[str, np.ndarray], shape: tuple[i
         "iterations": (dims, iterations.reshape(*shape, -1)),
     }
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1]), "trajectory": list(model.population.trajectories)}
-    attrs = {
-        "method": model.method,
-        "scheme": type(model.scheme).__name__,
-        "tolerance": 1e-11 if jnp.zeros(()).dtype == jnp.float64 else 1e-5,
-        "substeps": model.grid.substeps,
-        "intervals": model.grid.intervals,
-    }
-    return xr.Dataset(variables, coords=coords, attrs=attrs)
+    return xr.Dataset(variables, coords=coords, attrs=model.solver)
 
 
 def convergence_warnings(tree: xr.DataTree, max_tree_depth: int = 10) -> list[str]:

@@ -10,7 +10,7 @@ from jax import Array
 
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import Calibration, Data
+from bayes_mfg.models import Data, ForwardModel
 
 from .assemble import CHUNK
 from .coordinates import compiled, coordinates
@@ -55,19 +55,12 @@ def predict(
             raise InputError(
                 "predict: a path takes the observed population as input, which a new initial population does not have."
             )
-        fresh = _distributions(initial, model.game.n_states)
+        fresh = _distributions(initial, model.population.n_states)
         names = [f"initial {k}" for k in range(len(fresh))]
     sizes = _totals(fit, totals, len(names), len(asked))
     left = np.clip(np.searchsorted(model.grid.times, asked, side="right") - 1, 0, len(model.grid.times) - 2)
     weight = (asked - model.grid.times[left]) / (model.grid.times[left + 1] - model.grid.times[left])
-    flat = fit.tree["unconstrained_posterior"].to_dataset()["latent"].to_numpy()
-    flat = flat.reshape(flat.shape[0] * flat.shape[1], flat.shape[2])
-    if num_draws is not None:
-        if not whole(num_draws) or not 1 <= num_draws <= len(flat):
-            raise InputError(
-                f"predict: num_draws is {num_draws!r}; a whole number from 1 to {len(flat)}, the draws of the fit, is needed."
-            )
-        flat = flat[np.linspace(0, len(flat) - 1, num_draws).round().astype(int)]
+    flat = chosen_draws(fit, num_draws)
 
     data = model.data
     if fresh is not None:
@@ -99,7 +92,25 @@ def predict(
     )
 
 
-def _one(model: Calibration) -> Any:
+def chosen_draws(fit: "Fit", num_draws: int | None) -> np.ndarray:
+    """Posterior draws `(n, size)` in unconstrained coordinates, chain after chain; all, or some spread evenly.
+
+    Raises
+    ------
+    InputError : when there are not as many.
+    """
+    flat = fit.tree["unconstrained_posterior"].to_dataset()["latent"].to_numpy()
+    flat = flat.reshape(flat.shape[0] * flat.shape[1], flat.shape[2])
+    if num_draws is None:
+        return flat
+    if not whole(num_draws) or not 1 <= num_draws <= len(flat):
+        raise InputError(
+            f"predict: num_draws is {num_draws!r}; a whole number from 1 to {len(flat)}, the draws of the fit, is needed."
+        )
+    return flat[np.linspace(0, len(flat) - 1, num_draws).round().astype(int)]
+
+
+def _one(model: ForwardModel) -> Any:
     """Function from one draw to populations, values and a replicate at the times asked for, and whether all equilibria were found."""
     space = coordinates(model)
 
@@ -115,7 +126,7 @@ def _one(model: Calibration) -> Any:
             return (1 - w) * path[:, left] + w * path[:, left + 1]
 
         mu, value = between(result.mu), between(result.value)
-        safe = jnp.where(jnp.isnan(mu), 1.0 / model.game.n_states, mu)
+        safe = jnp.where(jnp.isnan(mu), 1.0 / model.population.n_states, mu)
         replicate = model.observation.distribution(safe, sizes, latents["own"], model.state_index).sample(key)
         return mu, value, replicate, jnp.all(result.code == Code.CONVERGED)
 

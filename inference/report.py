@@ -32,14 +32,15 @@ def render(tree: xr.DataTree) -> str:
     byline = ["bayes-mfg report"]
     byline += [f"{word} {tree.attrs[k]}" for k, word in (("method", "method"), ("seed", "seed")) if k in tree.attrs]
     byline += [f"created {_moment(tree.attrs['created'])}"] if tree.attrs.get("created") else []
+    solved = report_tables.has_equilibria(tree)
     sections = (
         ("summary", "Summary", report_tables.summary(tree, rows)),
         ("parameters", "Parameters", report_charts.parameters(tree)),
         ("learning", "How much the data say", report_tables.data_say(tree)),
         ("predictions", "Predictions and data", report_charts.predictions(tree)),
-        ("trajectories", "Population and value", report_charts.trajectories(tree)),
+        ("trajectories", "Population and value" if solved else "Population", report_charts.trajectories(tree)),
         ("convergence", "Convergence", report_tables.diagnostics(tree, rows)),
-        ("solver", "Equilibrium solver", report_tables.solver(tree)),
+        ("solver", "Equilibrium solver" if solved else "Integration", report_tables.solver(tree)),
         ("data", "Data", report_tables.data(tree)),
         ("settings", "Settings and versions", report_tables.settings(tree)),
     )

@@ -88,7 +88,7 @@ def _story(tree: xr.DataTree) -> str:
     game, data = (decode(tree.attrs, n, dict) for n in ("game", "data"))
     states = [str(s) for s in game.get("states") or []]
     observed = observation(tree, "observed_data")
-    text = f"The game {game['name']}" if game.get("name") else "A mean field game"
+    text = f"The {game.get('kind', 'game')} {game['name']}" if game.get("name") else "A mean field game"
     text += f" with states {listing(states)}" if 0 < len(states) <= 12 else f" with {len(states)} states" if states else ""
     text += " was fitted"
     nouns = {"n_trajectories": "trajectory", "n_times": "time"}
@@ -310,9 +310,17 @@ def _average(values: Floats) -> float:
     return float(finite.mean()) if finite.size else math.nan
 
 
+def has_equilibria(tree: xr.DataTree) -> bool:
+    """Whether the populations are equilibria; those of a comparator may follow an equation forward in time."""
+    return group(tree, "solver").attrs.get("equilibria") != "none"
+
+
 def solver(tree: xr.DataTree) -> str:
     """Accuracy and effort of the equilibrium solves behind the posterior draws."""
     found = group(tree, "solver")
+    if not has_equilibria(tree):
+        settings = [(str(k), exact(v)) for k, v in found.attrs.items()]
+        return table(("integration", "value"), settings, label="Integration of the populations", text_columns=(0, 1))
     if not found.data_vars and not found.attrs:
         return absent("This fit holds no record of the equilibrium solver.")
     rows: list[tuple[str, str]] = [(str(k), exact(v)) for k, v in found.attrs.items()]

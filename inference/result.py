@@ -13,7 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import Calibration, describe
+from bayes_mfg.models import ForwardModel, describe
 
 from .assemble import finite, observed
 from .coordinates import coordinates
@@ -37,7 +37,7 @@ class Fit:
     model : the model that was fitted; None for a fit loaded without one.
     """
 
-    def __init__(self, tree: xr.DataTree, model: Calibration | None = None) -> None:
+    def __init__(self, tree: xr.DataTree, model: ForwardModel | None = None) -> None:
         self.tree = tree
         self.model = model
 
@@ -135,7 +135,7 @@ class Fit:
         return f"Fit({self.method}, {sizes['chain']} chains x {sizes['draw']} draws, parameters {', '.join(self.parameters)})"
 
 
-def load(path: str | os.PathLike[str], model: Calibration | None = None) -> Fit:
+def load(path: str | os.PathLike[str], model: ForwardModel | None = None) -> Fit:
     """Read a fit that `Fit.save` wrote.
 
     Parameters
@@ -163,7 +163,7 @@ def load(path: str | os.PathLike[str], model: Calibration | None = None) -> Fit:
     return Fit(tree, model)
 
 
-def _compared(tree: xr.DataTree, model: Calibration) -> Iterator[tuple[str, bool]]:
+def _compared(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, bool]]:
     """What makes a saved fit one of a model, and whether it is the same; later ones are looked at only if earlier ones are."""
     words, known = describe(model), tree["posterior"]
     yield "unknowns", list(tree["unconstrained_posterior"]["coordinate"].to_numpy()) == coordinates(model).names

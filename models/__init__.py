@@ -1,7 +1,8 @@
 """NumPyro models: observation models, initial populations, and the calibration model."""
 
-from .calibration import Calibration, Data, Trajectories, describe
+from .calibration import Calibration, Data, ForwardModel, Trajectories, describe
 from .initial import INITIALS, FirstObserved, Initial, Known, Seeded, UnknownShares
+from .neural_ode import NeuralODE
 from .observations import (
     OBSERVATIONS,
     BetaBinomial,
@@ -24,10 +25,12 @@ __all__ = [
     "Dirichlet",
     "DirichletMultinomial",
     "FirstObserved",
+    "ForwardModel",
     "Gaussian",
     "Initial",
     "Known",
     "Multinomial",
+    "NeuralODE",
     "Observation",
     "Record",
     "Seeded",

@@ -1,9 +1,13 @@
-"""The calibration model: priors on parameter paths, the equilibrium as forward model, an observation likelihood."""
+"""The calibration model: priors on parameter paths, the equilibrium as forward model, an observation likelihood.
 
+All but the forward map stands in `ForwardModel`, which comparators share.
+"""
+
+import abc
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +17,16 @@ import numpyro.distributions as dist
 from jax import Array
 
 from bayes_mfg.data import Population
-from bayes_mfg.equilibrium import Code, Sampled, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium import Code, Equilibrium, Sampled, Scheme, TimeGrid, solve
 from bayes_mfg.equilibrium.grid import MOST_INTERVALS
 from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
-from bayes_mfg.games import Game
+from bayes_mfg.games import Game, Parameter
 from bayes_mfg.paths import BoundPath, Constant, Context, Path
 from bayes_mfg.paths.priors import check_count
 
-from .initial import Draw, FirstObserved, Initial, resolve_initial
+from .initial import Draw, FirstObserved, Initial, Known, resolve_initial
 from .observations import Observation, Record
 
 INTERVALS = 100
@@ -52,6 +56,9 @@ class Trajectories(NamedTuple):
     parameters : name -> path on the grid, `(T, ...)`, or `(R, T, ...)` where it differs between trajectories.
     mu, value : `(R, T, d)`; NaN where the solve failed.
     code, residual, iterations : of the solves, `(R,)`, `(R,)`, `(R, 3)`.
+    branch : posterior probability of every branch given this draw, `(R, K)`; None where there is one only. `mu` and `value` are those of the
+        most probable branch.
+    correction : what the sum over branches adds to the log likelihood at `mu`, `(R,)`; None where there is one branch only.
     """
 
     parameters: dict[str, Array]
@@ -60,92 +67,93 @@ class Trajectories(NamedTuple):
     code: Array
     residual: Array
     iterations: Array
+    branch: Array | None = None
+    correction: Array | None = None
 
 
-class Calibration:
-    """A NumPyro model of observed populations as equilibria of a game with unknown parameters.
+class ForwardModel(abc.ABC):
+    """A NumPyro model of observed populations: unknowns with priors, populations that they imply, and an observation likelihood.
 
-    Calling the object runs the NumPyro model, so that it can be handed to NumPyro's own tools; `bayes_mfg.inference.fit` is the shorter road.
+    Calling the object runs the NumPyro model, so that it can be handed to NumPyro's own tools; `bayes_mfg.inference` takes any forward model.
+    A subclass says in `trajectories` how populations follow from the unknowns, and in `about` and `solver` what reports tell of it.
 
     Parameters
     ----------
-    game : the game. Its states must be those of the data, in any order; where either side has mere numbers for names, they are matched by place.
-    population : the data.
-    paths : parameter name -> `Path`, a NumPyro distribution (a constant with that prior), or a number (known).
-    observation : the observation model.
-    initial : None (unknown shares, uniform prior), "observed", an array `(d,)` or `(R, d)`, or an `Initial`.
-    horizon : end of the game on the clock of the data, at or after the last datum; by default the last datum. The agents look ahead to it, and
-        what lies beyond the data is a forecast.
-    substeps : solver steps per grid interval; by default as many as give about 100 steps in all.
-    scheme : time scheme of the solver.
-    method : solver method.
+    population : the data, with their states in the order of the model's.
+    paths : parameter name -> `Path`.
+    parameters : parameter name -> `Parameter` that the path is bound to.
+    observation, initial, horizon, substeps : see `Calibration`.
 
-    Raises
-    ------
-    InputError : when the pieces do not fit together; the sentence says which and why.
+    Attributes
+    ----------
+    bound : parameter name -> path bound to its parameter and to this model's grid.
+    labels : parameter name -> names along the first axis of its value, where these have some.
+    has_value : whether the agents' value means anything; elsewhere it is zero.
+    compiled : compiled functions of this model's structure, kept by `inference`; shared by `with_population`.
     """
+
+    has_value: ClassVar[bool] = True
 
     def __init__(
         self,
-        game: Game,
         population: Population,
-        paths: Mapping[str, Any],
+        paths: Mapping[str, Path],
+        parameters: Mapping[str, Parameter],
         observation: Observation,
         *,
-        initial: Any = None,
-        horizon: float | None = None,
-        substeps: int | None = None,
-        scheme: str | Scheme = "exponential",
-        method: str = "auto",
+        initial: Any,
+        horizon: float | None,
+        substeps: int | None,
     ) -> None:
-        if not isinstance(game, Game):
-            raise InputError(f"game is {game!r}; a bayes_mfg.games.Game is needed.")
-        if not isinstance(observation, Observation):
-            raise InputError(
-                f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed."
-            )
-        if not isinstance(population, Population):
-            raise InputError(f"population is {population!r}; a bayes_mfg.data.Population is needed.")
-        if not isinstance(paths, Mapping):
-            raise InputError(f"paths is {paths!r}; a dict from parameter names to paths is needed.")
-        if population.n_states != game.n_states:
-            raise InputError(
-                f"{type(game).__name__} has {game.n_states} states ({', '.join(game.state_names)}); "
-                f"the data have {population.n_states} ({', '.join(population.states)})."
-            )
-        game.check_parameters(paths)
-        population = _in_order_of_game(population, game)
-        self.game = game
         self.population = population
         self.observation = observation
         self.initial: Initial = resolve_initial(initial, population)
-        self.scheme = get_scheme(scheme)
-        if not isinstance(method, str) or method not in METHODS:
-            raise InputError(f"Calibration: unknown solver method {method!r}; choose one of {', '.join(METHODS)}.")
-        self.method = method
-        self.grid = _grid(population.times, horizon, substeps)
+        self.grid = _grid(population.times, horizon, substeps, type(self).__name__)
         self.data_index = np.arange(population.n_times)
         self.context = Context(self.grid.times, population.times, population.states)
-        self.paths: dict[str, Path] = {name: _as_path(path, name) for name, path in paths.items()}
-        self.bound: dict[str, BoundPath] = {
-            name: path.bind(game.parameters[name], self.context) for name, path in self.paths.items()
-        }
+        self.paths: dict[str, Path] = dict(paths)
+        self.bound: dict[str, BoundPath] = {name: path.bind(parameters[name], self.context) for name, path in self.paths.items()}
+        self.labels: dict[str, tuple[str, ...]] = {}
         self.columns = observation.columns(population)
         self.state_index = observation.index(population)
         self.data = self._data(population)
         self.compiled: dict[str, Any] = {}
-        """Compiled functions of this model's structure, kept by `inference`; shared by `with_population`."""
 
-    def with_population(self, population: Population) -> "Calibration":
+    @abc.abstractmethod
+    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None) -> Trajectories:
+        """Populations and parameter paths that the unknowns imply; pure and differentiable in forward and reverse mode."""
+
+    @property
+    @abc.abstractmethod
+    def about(self) -> dict[str, Any]:
+        """What implies the populations, JSON-able: name, states, parameters (as the game lists them), constants."""
+
+    @property
+    @abc.abstractmethod
+    def solver(self) -> dict[str, Any]:
+        """Settings of the solver, for reports."""
+
+    def arranged(self, population: Population) -> Population:
+        """The population with its states in the order of the model's."""
+        same = sorted(population.states) == sorted(self.population.states)
+        return population.in_order_of(self.population.states) if same else population
+
+    def with_population(self, population: Population, initial: Any = None) -> Self:
         """The same model for other data of the same shape, sharing everything compiled: for simulation studies.
+
+        Parameters
+        ----------
+        population : the data.
+        initial : known initial populations `(d,)` or `(R, d)` of these data, where the model's own are known ones; by default the model's.
 
         Raises
         ------
-        InputError : when times, states or number of trajectories differ. What is masked may differ.
+        InputError : when times, states or number of trajectories differ, or known initial populations are given to a model that infers them. What
+            is masked may differ.
         """
         old = self.population
-        if isinstance(population, Population) and population.n_states == self.game.n_states:
-            population = _in_order_of_game(population, self.game)
+        if isinstance(population, Population) and population.n_states == old.n_states:
+            population = self.arranged(population)
         same = (
             isinstance(population, Population)
             and np.array_equal(old.times, population.times)
@@ -155,9 +163,13 @@ class Calibration:
         )
         if not same:
             raise InputError("with_population: times, states and number of trajectories must be those of the model's own data.")
-        other = object.__new__(Calibration)
+        other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.population = population
+        if initial is not None:
+            if not isinstance(self.initial, Known):
+                raise InputError("with_population: this model has no known initial populations that others could replace.")
+            other.initial = Known(initial)
         other.data = other._data(population)
         return other
 
@@ -185,6 +197,104 @@ class Calibration:
         own = {name: draw(name, prior) for name, prior in self.observation.priors.items()}
         return {"raw": raw, "own": own, "mu0": self.initial.sample(draw, data.initial)}
 
+    def varies_by_trajectory(self, name: str) -> bool:
+        """Whether a parameter's path differs between trajectories (it does where it depends on a population)."""
+        return self.bound[name].depends_on_population or self.bound[name].needs_observed
+
+    def likelihood(self, latents: Mapping[str, Any], mu: Array, data: Data) -> dist.Distribution:
+        """Distribution of the record given the populations on the grid `(R, T, d)`; where these are NaN, of some even population."""
+        mu = jnp.where(jnp.isnan(mu), 1.0 / self.population.n_states, mu)
+        return self.observation.distribution(mu[:, self.data_index], data.record.totals, latents["own"], self.state_index)
+
+    def __call__(self, data: Data | None = None) -> None:
+        """The NumPyro model."""
+        data = self.data if data is None else data
+        latents = self.latents(numpyro.sample, data)
+        result = self.trajectories(latents, data)
+        # A solve that failed makes the density NaN, never a number; samplers reject the point.
+        found = jnp.all(result.code == Code.CONVERGED) & jnp.all(jnp.isfinite(result.mu))
+        numpyro.factor("equilibrium", jnp.where(found, 0.0, jnp.nan))
+        if result.correction is not None:
+            numpyro.factor("branches", jnp.sum(result.correction))
+        seen = self.likelihood(latents, result.mu, data).mask(data.record.mask)
+        numpyro.sample(self.observation.variable, seen, obs=data.record.values)
+
+
+class Calibration(ForwardModel):
+    """A NumPyro model of observed populations as equilibria of a game with unknown parameters.
+
+    Calling the object runs the NumPyro model, so that it can be handed to NumPyro's own tools; `bayes_mfg.inference.fit` is the shorter road.
+
+    Parameters
+    ----------
+    game : the game. Its states must be those of the data, in any order; where either side has mere numbers for names, they are matched by place.
+    population : the data.
+    paths : parameter name -> `Path`, a NumPyro distribution (a constant with that prior), or a number (known).
+    observation : the observation model.
+    initial : None (unknown shares, uniform prior), "observed", an array `(d,)` or `(R, d)`, or an `Initial`.
+    horizon : end of the game on the clock of the data, at or after the last datum; by default the last datum. The agents look ahead to it, and
+        what lies beyond the data is a forecast.
+    substeps : solver steps per grid interval; by default as many as give about 100 steps in all.
+    scheme : time scheme of the solver.
+    method : solver method.
+    control : the population follows a social planner (mean field control) instead of an equilibrium.
+    branches : for games with several equilibria: one `Equilibrium` for each (see `bayes_mfg.equilibrium.enumerate`), or pairs `(mu, value)` of arrays
+        `(T, d)` on the model's grid, from which the solver sets out. Which of them a trajectory follows is a discrete unknown, uniform a priori
+        and independent between trajectories, that is summed out of the likelihood.
+
+    Raises
+    ------
+    InputError : when the pieces do not fit together; the sentence says which and why.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        population: Population,
+        paths: Mapping[str, Any],
+        observation: Observation,
+        *,
+        initial: Any = None,
+        horizon: float | None = None,
+        substeps: int | None = None,
+        scheme: str | Scheme = "exponential",
+        method: str = "auto",
+        control: bool = False,
+        branches: Sequence[Any] = (),
+    ) -> None:
+        if not isinstance(game, Game):
+            raise InputError(f"game is {game!r}; a bayes_mfg.games.Game is needed.")
+        check_pieces(population, observation)
+        if not isinstance(paths, Mapping):
+            raise InputError(f"paths is {paths!r}; a dict from parameter names to paths is needed.")
+        if population.n_states != game.n_states:
+            raise InputError(
+                f"{type(game).__name__} has {game.n_states} states ({', '.join(game.state_names)}); "
+                f"the data have {population.n_states} ({', '.join(population.states)})."
+            )
+        game.check_parameters(paths)
+        self.game = game
+        self.scheme = get_scheme(scheme)
+        if not isinstance(method, str) or method not in METHODS:
+            raise InputError(f"Calibration: unknown solver method {method!r}; choose one of {', '.join(METHODS)}.")
+        self.method = method
+        if not isinstance(control, bool):
+            raise InputError(f"Calibration: control is {control!r}; True or False is needed.")
+        self.control = control
+        super().__init__(
+            _in_order_of_game(population, game),
+            {name: _as_path(path, name) for name, path in paths.items()},
+            game.parameters,
+            observation,
+            initial=initial,
+            horizon=horizon,
+            substeps=substeps,
+        )
+        self.branches = _beliefs(branches, (self.grid.points, game.n_states))
+
+    def arranged(self, population: Population) -> Population:
+        return _in_order_of_game(population, self.game)
+
     def trajectories(self, latents: Mapping[str, Any], data: Data | None = None) -> Trajectories:
         """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
         data = self.data if data is None else data
@@ -198,7 +308,7 @@ class Calibration:
             at = jax.vmap(lambda t: function(t, nobody))
             return Sampled(at(nodes), at(middles))
 
-        def one(mu0: Array, observed: Array) -> tuple[dict[str, Array], Any]:
+        def one(mu0: Array, observed: Array, guess: tuple[Array, Array] | None) -> tuple[dict[str, Array], Any]:
             functions = {}
             for name, path in self.bound.items():
                 seen = (jnp.asarray(self.population.times, nodes.dtype), observed) if path.needs_observed else None
@@ -207,33 +317,107 @@ class Calibration:
                 name: function if self.bound[name].depends_on_population else sampled(function)
                 for name, function in functions.items()
             }
-            eq = solve(self.game, params, mu0, self.grid, scheme=self.scheme, method=self.method)
+            eq = solve(
+                self.game, params, mu0, self.grid, scheme=self.scheme, method=self.method, control=self.control, guess=guess
+            )
             reported = {name: jax.vmap(function)(points, eq.mu) for name, function in functions.items()}
             return reported, (eq.mu, eq.value, eq.status.code, eq.residual, eq.iterations)
 
-        reported, rest = jax.vmap(one)(latents["mu0"], data.observed)
-        parameters = {name: path if self.varies_by_trajectory(name) else path[0] for name, path in reported.items()}
-        return Trajectories(parameters, *rest)
+        each = jax.vmap(one, in_axes=(0, 0, None))
+        if self.branches is None:
+            reported, rest = each(latents["mu0"], data.observed, None)
+            chosen = Trajectories(reported, *rest)
+        else:
+            beliefs = tuple(jnp.asarray(part, nodes.dtype) for part in self.branches)
+            reported, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, guess))(beliefs)
+            chosen = self._summed_out(latents, data, Trajectories(reported, *rest))
+        return chosen._replace(
+            parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()}
+        )
 
-    def varies_by_trajectory(self, name: str) -> bool:
-        """Whether a parameter's path differs between trajectories (it does where it depends on a population)."""
-        return self.bound[name].depends_on_population or self.bound[name].needs_observed
+    def _summed_out(self, latents: Mapping[str, Any], data: Data, several: Trajectories) -> Trajectories:
+        """The most probable branch of every trajectory, and what the others add; arrays of `several` have a leading axis `(K, R)`.
 
-    def likelihood(self, latents: Mapping[str, Any], mu: Array, data: Data) -> dist.Distribution:
-        """Distribution of the record given the populations on the grid `(R, T, d)`; where these are NaN, of some even population."""
-        mu = jnp.where(jnp.isnan(mu), 1.0 / self.game.n_states, mu)
-        return self.observation.distribution(mu[:, self.data_index], data.record.totals, latents["own"], self.state_index)
+        A branch whose solve failed makes the draw a failed one: it could have been the trajectory's.
+        """
 
-    def __call__(self, data: Data | None = None) -> None:
-        """The NumPyro model."""
-        data = self.data if data is None else data
-        latents = self.latents(numpyro.sample, data)
-        result = self.trajectories(latents, data)
-        # A solve that failed makes the density NaN, never a number; samplers reject the point.
-        found = jnp.all(result.code == Code.CONVERGED) & jnp.all(jnp.isfinite(result.mu))
-        numpyro.factor("equilibrium", jnp.where(found, 0.0, jnp.nan))
-        seen = self.likelihood(latents, result.mu, data).mask(data.record.mask)
-        numpyro.sample(self.observation.variable, seen, obs=data.record.values)
+        def likelihood(mu: Array) -> Array:
+            seen = self.likelihood(latents, mu, data)
+            each = jnp.where(data.record.mask, seen.mask(data.record.mask).log_prob(data.record.values), 0.0)
+            return jnp.sum(each.reshape(len(mu), -1), axis=1)
+
+        log_likelihood = jax.vmap(likelihood)(several.mu)
+        count = len(log_likelihood)
+        total = jax.nn.logsumexp(log_likelihood, axis=0) - math.log(count)
+        best = jnp.argmax(log_likelihood, axis=0)
+        rows = jnp.arange(log_likelihood.shape[1])
+        chosen: Trajectories = jax.tree.map(lambda x: x[best, rows], several)
+        return chosen._replace(
+            code=jnp.max(several.code, axis=0),
+            residual=jnp.max(several.residual, axis=0),
+            branch=jax.nn.softmax(log_likelihood, axis=0).T,
+            correction=total - log_likelihood[best, rows],
+        )
+
+    @property
+    def about(self) -> dict[str, Any]:
+        game = self.game
+        constants = {
+            field.name: float(value) if np.size(value := getattr(game, field.name)) == 1 else np.asarray(value).tolist()
+            for field in dataclasses.fields(game)
+            if isinstance(getattr(game, field.name), int | float | np.ndarray | jax.Array) and field.name not in self.paths
+        }
+        return {
+            "name": type(game).__name__,
+            "states": list(game.state_names),
+            "parameters": parameters_in_words(game.parameters, self.paths),
+            "constants": constants,
+        }
+
+    @property
+    def solver(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "scheme": type(self.scheme).__name__,
+            "control": self.control,
+            "branches": 1 if self.branches is None else len(self.branches[0]),
+            "tolerance": 1e-11 if jnp.zeros(()).dtype == jnp.float64 else 1e-5,
+            "substeps": self.grid.substeps,
+            "intervals": self.grid.intervals,
+        }
+
+
+def _beliefs(branches: Sequence[Any], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Populations and values `(K, T, d)` that the solver sets out from, None where it starts by itself.
+
+    Raises
+    ------
+    InputError : for what is neither an equilibrium nor a pair of arrays of the grid's shape, and for a single branch.
+    """
+    if not len(branches):
+        return None
+    pairs = [(b.mu, b.value) if isinstance(b, Equilibrium) else tuple(b) for b in branches]
+    if len(pairs) < 2:
+        raise InputError("Calibration: branches holds one; at least two are needed to choose between, or none.")
+    for k, pair in zip(range(len(pairs)), pairs, strict=True):
+        if len(pair) != 2 or any(np.shape(part) != shape or not np.all(np.isfinite(part)) for part in pair):
+            raise InputError(
+                f"Calibration: branch {k} must be an equilibrium on the model's grid, or two finite arrays of shape {shape}."
+            )
+    return np.stack([np.asarray(mu) for mu, _ in pairs]), np.stack([np.asarray(value) for _, value in pairs])
+
+
+def check_pieces(population: Any, observation: Any) -> None:
+    """Refuse what is no population and what is no observation model.
+
+    Raises
+    ------
+    InputError : naming what was given.
+    """
+    if not isinstance(observation, Observation):
+        raise InputError(f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed.")
+    if not isinstance(population, Population):
+        raise InputError(f"population is {population!r}; a bayes_mfg.data.Population is needed.")
 
 
 def _in_order_of_game(population: Population, game: Game) -> Population:
@@ -264,7 +448,7 @@ def _as_path(path: Any, name: str) -> Path:
     raise InputError(f"paths[{name!r}] is {path!r}; a bayes_mfg.paths path, a NumPyro distribution or a number is needed.")
 
 
-def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> TimeGrid:
+def _grid(times: np.ndarray, horizon: float | None, substeps: int | None, where: str) -> TimeGrid:
     """Grid on the data's times and, at their typical step, on to the horizon."""
     if len(times) < 2:
         raise InputError(f"The data have {len(times)} time; at least two are needed.")
@@ -280,32 +464,26 @@ def _grid(times: np.ndarray, horizon: float | None, substeps: int | None) -> Tim
         raise InputError(f"horizon is {horizon:g}; the data go on until {times[-1]:g}.")
     if substeps is None:
         substeps = max(1, round(INTERVALS / (len(times) - 1)))
-    return TimeGrid.from_times(times, check_count(substeps, "substeps", "Calibration"))
+    return TimeGrid.from_times(times, check_count(substeps, "substeps", where))
 
 
-def describe(model: Calibration) -> dict[str, Any]:
+def parameters_in_words(parameters: Mapping[str, Parameter], names: Collection[str]) -> list[dict[str, Any]]:
+    """Those of the parameters that are named, JSON-able."""
+    return [
+        {"name": p.name, "unit": p.unit, "description": p.description, "lower": p.lower, "upper": p.upper}
+        for p in parameters.values()
+        if p.name in names
+    ]
+
+
+def describe(model: ForwardModel) -> dict[str, Any]:
     """The model in words and numbers, JSON-able, for fits and reports."""
-    game = model.game
-    constants = {
-        field.name: float(value) if np.size(value := getattr(game, field.name)) == 1 else np.asarray(value).tolist()
-        for field in dataclasses.fields(game)
-        if isinstance(getattr(game, field.name), int | float | np.ndarray | jax.Array) and field.name not in model.paths
-    }
     return {
-        "game": {
-            "name": type(game).__name__,
-            "states": list(game.state_names),
-            "parameters": [
-                {"name": p.name, "unit": p.unit, "description": p.description, "lower": p.lower, "upper": p.upper}
-                for p in game.parameters.values()
-                if p.name in model.paths
-            ],
-            "constants": constants,
-        },
+        "game": model.about,
         "paths": {name: path.description for name, path in model.bound.items()},
         "observation": model.observation.words,
         "initial": model.initial.words,
     }
 
 
-__all__ = ["Calibration", "Data", "Trajectories", "describe"]
+__all__ = ["Calibration", "Data", "ForwardModel", "Trajectories", "describe"]

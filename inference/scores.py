@@ -1,0 +1,228 @@
+"""Scores: how well a fit predicts a population that it was, or was not, fitted to."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax import Array
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp
+
+from bayes_mfg.data import Population
+from bayes_mfg.errors import InputError
+from bayes_mfg.models import Data, FirstObserved, ForwardModel
+from bayes_mfg.models.observations import Record
+
+from .assemble import CHUNK
+from .coordinates import compiled, coordinates
+from .errors import FitError
+from .predict import chosen_draws, predict
+
+if TYPE_CHECKING:
+    from .result import Fit
+
+REPLICATES = 500
+"""Replicates of the record that bands and CRPS are made of, at least."""
+
+SMALL = 1e-4
+"""Added to squared shares in the relative error."""
+
+
+def scores(
+    fit: "Fit", population: Population, *, initial: Any = None, num_draws: int | None = None, seed: int = 0
+) -> pd.DataFrame:
+    """Scores of a fit's predictions of a population, the data of the fit or others.
+
+    Trajectories that the fit has not seen start where `initial` says, or at their first observation; nothing else of them enters the prediction.
+    Noise is the model's own: a replicate of what was observed, sizes and gaps included.
+
+    Parameters
+    ----------
+    fit : a fit with its model.
+    population : what is predicted, in the model's states; its times lie between the model's first time and its horizon.
+    initial : initial populations `(R, d)` or `(d,)`, known; "observed" for the first observations; by default the fitted ones where the population
+        is the fit's own data, else the first observations.
+    num_draws : posterior draws to use, spread evenly; by default all.
+    seed : of the replicates.
+
+    Returns
+    -------
+    DataFrame
+        One row, with the columns
+
+        - `mu_error`: mean over trajectories of the mean over times of `sum_x (m - y)^2`, with the posterior mean `m` of the population and the
+          observed shares `y`; over the cells that were observed. The score of arXiv 2606.23155.
+        - `relative_error`: mean over trajectories of the mean over cells of `(m - y)^2 / (y^2 + 1e-4)`.
+        - `log_score`: mean log predictive density of an observation (a row under Dirichlet and multinomial models, a cell under the others): the
+          log of the mean over draws of the model's likelihood. Higher is better.
+        - `crps`: mean continuous ranked probability score of the recorded shares, unbiased for infinitely many replicates. Lower is better.
+        - `coverage50`, `coverage90`: part of the recorded shares inside the central 50 % and 90 % of the replicates, ends included; counts
+          that are small numbers lie inside more often than that.
+        - `observations`: of which `log_score` is the mean.
+        - `failed_solves`: draws left out because an equilibrium was not found.
+
+        The errors look at every time, as the paper does; where the start was taken from the first observation that observation is left out of the
+        others, for it predicts itself.
+
+    Raises
+    ------
+    InputError : when the fit has no model, or population, initial or num_draws do not fit it.
+    FitError : when no draw has all equilibria.
+    """
+    model = fit.model
+    if model is None:
+        raise InputError("This fit was loaded without its model; use load(path, model=...) to score.")
+    population = _suited(population, model)
+    starts, taken = _starts(population, model, initial)
+    ahead = predict(fit, population.times, initial=starts, num_draws=num_draws, seed=seed)
+    if not ahead.sizes["draw"]:
+        raise FitError("scores: no draw has an equilibrium on every trajectory; there is nothing to score.")
+    mu = ahead["mu"].to_numpy()
+    flat = chosen_draws(fit, num_draws)[ahead["draw"].to_numpy()]
+
+    record = model.observation.record(population)
+    mask = np.array(record.mask)
+    if taken:
+        mask[:, 0] = False
+    if not mask.any():
+        raise InputError("scores: nothing was observed after the first time, and the start is taken from there.")
+    log_density, replicates = _replicated(model, flat, mu, record, seed)
+    sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]
+    recorded = np.asarray(record.values, float) / sizes
+    cells = np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], recorded.shape)
+    drawn, truth = replicates[:, cells], recorded[cells]
+    mu_error, relative_error = _errors(mu.mean(axis=0), population)
+    row = {
+        "mu_error": mu_error,
+        "relative_error": relative_error,
+        "log_score": float((logsumexp(log_density[:, mask], axis=0) - np.log(len(mu))).mean()),
+        "crps": float(crps_of_draws(drawn, truth).mean()),
+        "coverage50": _covered(drawn, truth, 0.5),
+        "coverage90": _covered(drawn, truth, 0.9),
+        "observations": int(mask.sum()),
+        "failed_solves": int(ahead.attrs["failed_solves"]),
+    }
+    return pd.DataFrame([row])
+
+
+def crps_of_draws(draws: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
+    """Continuous ranked probability score of draws from a predictive distribution, unbiased ("fair").
+
+    `mean_i |x_i - y| - sum_{i < j} |x_i - x_j| / (n (n - 1))`; the sum over pairs is `sum_i (2 i - n - 1) x_(i)` over the draws in
+    increasing order, `i` from 1, because `x_(i)` stands above `i - 1` of the others and below `n - i`.
+
+    Parameters
+    ----------
+    draws : `(n, ...)`, at least two.
+    truth : `(...)`.
+
+    Returns
+    -------
+    `(...)`; lower is better. An estimate may be slightly negative.
+
+    Raises
+    ------
+    InputError : when the shapes do not match or there are fewer than two draws.
+
+    References
+    ----------
+    Gneiting and Raftery, Strictly proper scoring rules, JASA 102 (2007), equation 21; Ferro, Fair scores for ensemble forecasts, Quarterly Journal
+    of the Royal Meteorological Society 140 (2014).
+    """
+    x, y = np.asarray(draws, dtype=float), np.asarray(truth, dtype=float)
+    if x.ndim == 0 or len(x) < 2 or x.shape[1:] != y.shape:
+        raise InputError(
+            f"crps_of_draws: draws have shape {x.shape}, truth {y.shape}; (n, ...) and (...) with n >= 2 are needed."
+        )
+    n = len(x)
+    weights = (2.0 * np.arange(1, n + 1) - n - 1.0) / (n * (n - 1.0))
+    return np.abs(x - y).mean(axis=0) - np.tensordot(weights, np.sort(x, axis=0), axes=1)
+
+
+def _covered(draws: np.ndarray, truth: np.ndarray, probability: float) -> float:
+    """Part of the numbers `(n,)` inside the central interval of the draws `(S, n)`; rounding at its ends does not count."""
+    low, high = np.quantile(draws, [0.5 - 0.5 * probability, 0.5 + 0.5 * probability], axis=0)
+    return float(((truth >= low - 1e-12) & (truth <= high + 1e-12)).mean())
+
+
+def _errors(mean: np.ndarray, population: Population) -> tuple[float, float]:
+    """Squared and relative error of mean populations `(R, T, d)`; trajectories without any observation count nothing."""
+    seen = population.mask & np.isfinite(population.shares)
+    shares = np.where(seen, population.shares, 0.0)
+    squared = np.where(seen, (mean - shares) ** 2, 0.0)
+    rows = seen.any(axis=-1).sum(axis=-1)
+    some = rows > 0
+    cells = seen.sum(axis=(1, 2))[some]
+    relative = (squared / (shares**2 + SMALL)).sum(axis=(1, 2))[some] / cells
+    return float((squared.sum(axis=(1, 2))[some] / rows[some]).mean()), float(relative.mean())
+
+
+def _suited(population: Any, model: ForwardModel) -> Population:
+    """The population in the order of the model's states.
+
+    Raises
+    ------
+    InputError : when it is none, or its states are not the model's.
+    """
+    if not isinstance(population, Population):
+        raise InputError(f"scores: population is {population!r}; a bayes_mfg.data.Population is needed.")
+    if population.n_states == model.population.n_states:
+        population = model.arranged(population)
+    if population.states != model.population.states or model.observation.columns(population) != model.columns:
+        raise InputError(
+            f"scores: the population has the states {', '.join(population.states)}, observed {', '.join(model.observation.columns(population))}; "
+            f"the fit's data have {', '.join(model.population.states)}, observed {', '.join(model.columns)}."
+        )
+    return population
+
+
+def _starts(population: Population, model: ForwardModel, initial: Any) -> tuple[np.ndarray | None, bool]:
+    """Initial populations to predict from, None for the fitted ones, and whether they are the first observations."""
+    if initial is None and _same(population, model.population):
+        return None, isinstance(model.initial, FirstObserved)
+    if initial is None or (isinstance(initial, str) and initial == "observed"):
+        return FirstObserved().fixed(population), True
+    try:
+        starts = np.asarray(initial, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f'scores: initial is {initial!r}; an array of shares or "observed" is needed.') from error
+    shape = (population.n_trajectories, population.n_states)
+    if starts.shape not in (shape, shape[1:]):
+        raise InputError(f"scores: initial has shape {starts.shape}; {shape} or {shape[1:]} is needed.")
+    return np.broadcast_to(starts, shape), False
+
+
+def _same(one: Population, other: Population) -> bool:
+    """Whether two populations hold the same observations."""
+    return (
+        one.trajectories == other.trajectories
+        and np.array_equal(one.times, other.times)
+        and np.array_equal(one.mask, other.mask)
+        and np.array_equal(one.shares, other.shares, equal_nan=True)
+    )
+
+
+def _replicated(
+    model: ForwardModel, flat: np.ndarray, mu: np.ndarray, record: Record, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log densities of the record `(n, R, T[, k])` and replicated shares `(S, R, T, k)` of draws with populations `(n, R, T, d)`."""
+    each = -(-REPLICATES // len(flat))
+    space = coordinates(model)
+
+    def one(x: Array, mu: Array, keys: Array, record: Record, data: Data) -> tuple[Array, Array]:
+        own = space.latents(space.constrain(x), data)["own"]
+        likelihood = model.observation.distribution(mu, record.totals, own, model.state_index)
+        return likelihood.log_prob(record.values), jax.vmap(likelihood.sample)(keys)
+
+    many = compiled(model, "scores", lambda: jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None, None))))
+    keys = jax.random.split(jax.random.key(seed), (len(flat), each))
+    densities, replicates = [], []
+    for k in range(0, len(flat), CHUNK):
+        part = slice(k, k + CHUNK)
+        density, drawn = many(jnp.asarray(flat[part]), jnp.asarray(mu[part]), keys[part], record, model.data)
+        densities.append(np.asarray(density))
+        replicates.append(np.asarray(drawn, float).reshape(-1, *drawn.shape[2:]))
+    sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]
+    return np.concatenate(densities), np.concatenate(replicates) / sizes
