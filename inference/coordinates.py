@@ -13,7 +13,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
 
-from bayes_mfg.models import Calibration, Data
+from bayes_mfg.models import Data, ForwardModel
 
 PRIOR_DRAWS_FOR_MEDIAN = 101
 
@@ -26,7 +26,7 @@ class Coordinates:
     model : the model; its sites, their shapes and supports are read off one trace of the priors.
     """
 
-    def __init__(self, model: Calibration) -> None:
+    def __init__(self, model: ForwardModel) -> None:
         self.model = model
         trace = handlers.trace(handlers.seed(self._priors, jax.random.key(0))).get_trace()
         sites = {name: site for name, site in trace.items() if site["type"] == "sample"}
@@ -72,6 +72,10 @@ class Coordinates:
         """Negative log density of the flat vector, Jacobian terms included; NaN where a solve fails."""
         return potential_energy(self.model, (data,), {}, self.split(flat))
 
+    def prior_potential(self, flat: Array, data: Data) -> Array:
+        """Negative log prior density of the flat vector, Jacobian terms included."""
+        return potential_energy(lambda data: self.model.latents(numpyro.sample, data), (data,), {}, self.split(flat))
+
     def prior_median(self) -> np.ndarray:
         """Coordinatewise prior median, where fits start."""
         keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS_FOR_MEDIAN)
@@ -79,18 +83,18 @@ class Coordinates:
         return np.median(np.asarray(draws), axis=0)
 
 
-def compiled(model: Calibration, name: str, make: Any) -> Any:
+def compiled(model: ForwardModel, name: str, make: Any) -> Any:
     """A compiled function of the model's structure, made once and shared with `model.with_population(...)`."""
     if name not in model.compiled:
         model.compiled[name] = make()
     return model.compiled[name]
 
 
-def coordinates(model: Calibration) -> Coordinates:
+def coordinates(model: ForwardModel) -> Coordinates:
     """The model's coordinates, made once."""
     return compiled(model, "coordinates", lambda: Coordinates(model))
 
 
-def value_and_gradient(model: Calibration) -> Any:
+def value_and_gradient(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> (potential, gradient)`."""
     return compiled(model, "value_and_gradient", lambda: jax.jit(jax.value_and_grad(coordinates(model).potential)))

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import Calibration
+from bayes_mfg.models import ForwardModel
 
-from . import nuts, point, svi
+from . import nuts, paper, point, svi
 from .assemble import assemble, convergence_warnings
 from .coordinates import coordinates
 from .options import check
@@ -25,7 +25,7 @@ METHODS = ("nuts", "svi", "point")
 
 
 def fit(
-    model: Calibration,
+    model: ForwardModel,
     method: str = "nuts",
     *,
     seed: int = 0,
@@ -51,9 +51,12 @@ def fit(
     **options : of the method.
 
         - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10, starts=3`.
-        - svi: `guide="full"` ("mean-field", "low-rank", "full"), `num_steps=3000, learning_rate=0.01, num_particles=8, num_samples=1000, starts=3`.
+        - svi: `guide="full"` ("laplace", "mean-field", "low-rank", "full"), `importance=False` (resample by importance ratios),
+          `num_steps=3000, learning_rate=0.01, num_particles=8, num_samples=1000, starts=3`.
         - point: `objective="map"` with `starts=3, max_steps=500`, or `objective="paper"` with
-          `epochs=500, learning_rate=1e-3, batch=10, window=0.2`.
+          `seeds=1, epochs=500, learning_rate=1e-3, batch=10, window=0.2, held_out=0.1, patience=100`; see
+          `bayes_mfg.inference.paper.fit_paper`. With several seeds the fit is the one with the lowest loss, and the settings say how far
+          the seeds' paths lie apart.
 
     Returns
     -------
@@ -66,8 +69,8 @@ def fit(
     """
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
-    if not isinstance(model, Calibration):
-        raise InputError(f"model is {type(model).__name__}; a bayes_mfg.models.Calibration is needed.")
+    if not isinstance(model, ForwardModel):
+        raise InputError(f"model is {type(model).__name__}; a bayes_mfg.models.Calibration (or NeuralODE) is needed.")
     if not coordinates(model).size:
         raise InputError("The model has no unknowns: every path, the initial populations and the observation model are known.")
     check({"seed": seed, "prior_samples": prior_samples, **options})
@@ -76,15 +79,7 @@ def fit(
     if method == "nuts" and options.get("num_samples", 4) < 4:
         raise InputError(f"fit: num_samples is {options['num_samples']}; at least 4 are needed for NUTS.")
     begin = time.perf_counter()
-    run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
-    try:
-        flat, stats, settings, warnings = run(model, seed=seed, progress=progress, **options)
-    except TypeError as error:
-        if "unexpected keyword argument" in str(error):
-            raise InputError(
-                f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options."
-            ) from error
-        raise
+    flat, stats, settings, warnings = draw(model, method, seed=seed, progress=progress, **options)
     if jnp.zeros(()).dtype != jnp.float64:
         warnings.append(
             "Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors."
@@ -113,7 +108,22 @@ def fit(
     return result
 
 
-def _nuts(model: Calibration, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
+def draw(
+    model: ForwardModel, method: str, *, seed: int, progress: bool | None, **options: Any
+) -> tuple[np.ndarray, dict[str, np.ndarray] | None, dict[str, Any], list[str]]:
+    """Unconstrained draws `(chain, draw, size)` with their statistics, settings and warnings; `fit` without the tree of everything that follows."""
+    run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
+    try:
+        return run(model, seed=seed, progress=progress, **options)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            raise InputError(
+                f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options."
+            ) from error
+        raise
+
+
+def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
     mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
     draws = nuts.sample(model, mode, seed=seed, progress=progress, **options)
     settings = {
@@ -129,14 +139,14 @@ def _nuts(model: Calibration, *, seed: int, progress: bool | None, starts: int =
     return draws.flat, draws.stats, settings, _starts_disagree(mode)
 
 
-def _svi(model: Calibration, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
+def _svi(model: ForwardModel, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
     mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
     approximation = svi.approximate(model, mode, seed=seed, progress=progress, **options)
     settings = {**options, **approximation.settings}
     return approximation.flat[None], approximation.stats, settings, [*_starts_disagree(mode), *approximation.warnings]
 
 
-def _point(model: Calibration, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:
+def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:
     if objective == "map":
         mode = point.find_mode(model, seed=seed, progress=progress, **options)
         settings = {
@@ -148,16 +158,40 @@ def _point(model: Calibration, *, seed: int, progress: bool | None, objective: A
         }
         return mode.location[None, None], None, settings, _starts_disagree(mode)
     if objective == "paper":
-        found = point.fit_paper(model, seed=seed, progress=progress, **options)
-        settings = {
-            "objective": objective,
-            "loss": found.loss,
-            "epochs": len(found.losses),
-            "skipped_updates": found.skipped,
-            **options,
-        }
-        return found.location[None, None], None, settings, []
+        found = paper.fit_paper(model, seed=seed, progress=progress, **options)
+        spread = paper.spread(model, found)
+        settings = {"objective": objective, **options, **_facts(model, found, spread)}
+        return found.location[None, None], None, settings, _seeds_disagree(found, spread)
     raise InputError(f'Unknown objective {objective!r}; choose "map" or "paper".')
+
+
+def _facts(model: ForwardModel, found: paper.PaperFit, spread: dict[str, float]) -> dict[str, Any]:
+    """What is kept of a least-squares fit beside its location; lists have one entry per seed, and a seed without a loss found no equilibria."""
+    told: dict[str, Any] = {
+        "loss": found.loss,
+        "seeds": len(found.losses),
+        "losses": [float(loss) if np.isfinite(loss) else None for loss in found.losses],
+        "best_seed": found.best,
+        "stopped_after": found.stopped_after.tolist(),
+        "skipped_updates": int(found.skipped.sum()),
+        "held_out": [model.population.trajectories[r] for r in found.held_out],
+    }
+    if len(found.held_out):
+        told["held_out_loss"] = found.loss
+    if spread:
+        told["seed_spread"] = spread
+    return told
+
+
+def _seeds_disagree(found: paper.PaperFit, spread: dict[str, float]) -> list[str]:
+    """A sentence for every parameter whose path depends on the seed of a least-squares fit."""
+    ends = [f"{loss:.2g}" for loss in found.losses if np.isfinite(loss)]
+    return [
+        f"The paths of {name} from {len(ends)} seeds differ by {100 * share:.0f} % (sd over seeds, relative to their mean) at losses of "
+        f"{', '.join(ends)}; where these are alike, the populations do not determine the path, and its form is the start's."
+        for name, share in spread.items()
+        if share > 0.1
+    ]
 
 
 def _starts_disagree(mode: point.Mode) -> list[str]:

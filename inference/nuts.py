@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.experimental import io_callback
 from numpyro.infer.hmc import hmc
 
-from bayes_mfg.models import Calibration
+from bayes_mfg.models import ForwardModel
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
@@ -45,7 +45,7 @@ class Draws:
 
 
 def sample(
-    model: Calibration,
+    model: ForwardModel,
     mode: Mode,
     *,
     num_chains: int = 4,
@@ -126,7 +126,7 @@ def sample(
 class _Sampler:
     """NumPyro's NUTS kernel for one model structure and one number of chains side by side."""
 
-    def __init__(self, model: Calibration, width: int, num_warmup: int, target_accept_prob: float, max_tree_depth: int) -> None:
+    def __init__(self, model: ForwardModel, width: int, num_warmup: int, target_accept_prob: float, max_tree_depth: int) -> None:
         space = coordinates(model)
 
         def potential(data: Any, location: Array, factor: Array) -> Any:
@@ -176,7 +176,7 @@ class _Sampler:
         return jax.vmap(one)(states)
 
 
-def _start(model: Calibration, mode: Mode, key: Array) -> Array:
+def _start(model: ForwardModel, mode: Mode, key: Array) -> Array:
     """A Laplace draw around the mode, pulled towards it until its density is finite."""
     space = coordinates(model)
     potential = compiled(model, "potential", lambda: jax.jit(space.potential))
@@ -190,7 +190,9 @@ def _start(model: Calibration, mode: Mode, key: Array) -> Array:
     )
 
 
-def _failed_solves(model: Calibration, kept: dict[str, np.ndarray], adapted: Any, args: tuple, max_tree_depth: int) -> np.ndarray:
+def _failed_solves(
+    model: ForwardModel, kept: dict[str, np.ndarray], adapted: Any, args: tuple, max_tree_depth: int
+) -> np.ndarray:
     """Which transitions ended because an equilibrium was not found, `(chain, draw)` boolean.
 
     NUTS stops a trajectory at its first bad point and calls it a divergence whatever the reason. A transition is a deterministic function of the

@@ -18,8 +18,10 @@ LEAST = {
     "max_steps": 1,
     "num_steps": 1,
     "num_particles": 1,
+    "seeds": 1,
     "epochs": 1,
     "batch": 1,
+    "patience": 1,
 }
 """Whole numbers and the least that each may be."""
 
@@ -44,6 +46,12 @@ def check(options: Mapping[str, Any]) -> None:
     InputError : for the first that is.
     """
     for name, value in options.items():
+        if name == "patience" and value is None:
+            continue
+        if name == "held_out" and not (
+            isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < 1
+        ):
+            raise InputError(f"fit: held_out is {value!r}; a number of at least 0 and below 1 is needed.")
         if name in LEAST and not (whole(value) and value >= LEAST[name]):
             raise InputError(f"fit: {name} is {value!r}; a whole number of at least {LEAST[name]} is needed.")
         if name in LEAST and name != "seed" and value > LARGEST:

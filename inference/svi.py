@@ -1,6 +1,7 @@
-"""Variational inference in the coordinates whitened at the mode, with NumPyro's guides."""
+"""Variational inference in the coordinates whitened at the mode, with NumPyro's guides; the Laplace approximation among them."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,22 +10,26 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
+from arviz_stats.base import array_stats
 from jax import Array, lax
 from numpyro import handlers
 from numpyro.infer import SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import Calibration, Data
+from bayes_mfg.models import Data, ForwardModel
 
-from .coordinates import coordinates
+from .coordinates import compiled, coordinates
 from .errors import FitError
-from .point import Mode
+from .point import Mode, exact_curvature
 from .progress import bar
 
 GUIDES: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMultivariateNormal, "full": AutoMultivariateNormal}
 CHUNK = 100
 """Optimiser steps per compiled call."""
+
+RELIABLE = 0.7
+"""Pareto k of the importance ratios up to which they can be trusted (Vehtari et al., JMLR 25, 2024)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Approximation:
     ----------
     flat : unconstrained draws `(draw, size)`, all of finite density.
     stats : lp, per draw, `(1, draw)`.
-    settings : ELBO, steps, skipped updates and rejected draws, for the record.
+    settings : ELBO, steps, skipped updates, rejected draws, Pareto k, for the record.
     warnings : sentences for the user.
     """
 
@@ -46,10 +51,11 @@ class Approximation:
 
 
 def approximate(
-    model: Calibration,
+    model: ForwardModel,
     mode: Mode,
     *,
     guide: str = "full",
+    importance: bool = False,
     num_steps: int = 3000,
     learning_rate: float = 0.01,
     num_particles: int = 8,
@@ -60,17 +66,30 @@ def approximate(
     """Fit a normal guide to the posterior by stochastic gradients of the ELBO, starting as the Laplace approximation.
 
     The guide lives on `x` with `latents = mode + factor @ x`: "mean-field" is a diagonal normal in these rotated coordinates, "low-rank" and "full"
-    add covariance. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted.
+    add covariance. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted. "laplace" takes no updates: it is the
+    normal at the mode with the inverse of the exact curvature there.
+
+    Every guide is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to 0.7 they can be trusted, and with `importance` the draws
+    are resampled by them, which corrects what the guide gets wrong.
 
     Raises
     ------
     InputError : for an unknown guide.
     FitError : when no draw of the fitted guide has an equilibrium.
     """
-    if guide not in GUIDES:
-        raise InputError(f"Unknown guide {guide!r}; choose one of {', '.join(GUIDES)}.")
+    if guide not in (*GUIDES, "laplace"):
+        raise InputError(f"Unknown guide {guide!r}; choose one of laplace, {', '.join(GUIDES)}.")
+    if not isinstance(importance, bool):
+        raise InputError(f"svi: importance is {importance!r}; True or False is needed.")
     space = coordinates(model)
+    if guide == "laplace":
+        covariance, root = exact_curvature(model, mode.location)
+        mode = dataclasses.replace(mode, covariance=covariance, factor=root)
     location, factor = jnp.asarray(mode.location), jnp.asarray(mode.factor)
+    if guide == "laplace":
+        normal = dist.Normal(jnp.zeros(space.size), 1.0).to_event(1)
+        x = normal.sample(jax.random.key(seed), (num_samples,))
+        return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, [], importance, seed)
 
     def whitened(data: Data) -> None:
         x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
@@ -101,29 +120,89 @@ def approximate(
             skipped += int(lost)
             shown.update(length)
     trace = np.concatenate(losses)
-    x = family.sample_posterior(jax.random.key(seed + 1), runner.get_params(state), sample_shape=(num_samples,))["x"]
-    flat = np.asarray(location + x @ factor.T)
-    density = -np.asarray(
-        jax.jit(lambda many, data: lax.map(lambda z: space.potential(z, data), many))(jnp.asarray(flat), model.data)
-    )
-    good = np.isfinite(density)
-    if not good.any():
-        raise FitError("No draw of the fitted guide has an equilibrium that the solver finds.")
+    params = runner.get_params(state)
+    x = family.sample_posterior(jax.random.key(seed + 1), params, sample_shape=(num_samples,))["x"]
+    diagonal = isinstance(family, AutoNormal)
+    fitted = _diagonal(params) if diagonal else family.get_posterior(params)
     warnings = []
-    if not good.all():
-        warnings.append(
-            f"{int((~good).sum())} of {num_samples} draws of the guide have no equilibrium that the solver finds; they were left out."
-        )
     if skipped:
         warnings.append(f"{skipped} of {num_steps} variational updates were skipped because an equilibrium was not found.")
     tail = trace[np.isfinite(trace)][-max(num_steps // 10, 1) :]
     settings = {
         "guide": guide,
         "num_steps": num_steps,
-        "num_samples": int(good.sum()),
         # The guide lives in whitened coordinates: their volume makes it a bound on the log evidence.
         "elbo": float(-tail.mean() + np.linalg.slogdet(mode.factor)[1]),
         "skipped_updates": skipped,
-        "rejected_draws": int((~good).sum()),
     }
-    return Approximation(flat[good], {"lp": density[good][None]}, settings, warnings)
+    return _judged(model, mode, x, fitted.log_prob(x), settings, warnings, importance, seed)
+
+
+def _judged(
+    model: ForwardModel,
+    mode: Mode,
+    x: Array,
+    log_guide: Array,
+    settings: dict[str, Any],
+    warnings: list[str],
+    importance: bool,
+    seed: int,
+) -> Approximation:
+    """Draws `x (draw, size)` of a guide in whitened coordinates, without those that have no equilibrium, judged by their importance ratios.
+
+    Raises
+    ------
+    FitError : when no draw has an equilibrium.
+    """
+    flat = mode.location + np.asarray(x) @ mode.factor.T
+    density = -potentials(model, flat)
+    good = np.isfinite(density)
+    if not good.any():
+        raise FitError("No draw of the fitted guide has an equilibrium that the solver finds.")
+    if not good.all():
+        warnings.append(
+            f"{int((~good).sum())} of {len(flat)} draws of the guide have no equilibrium that the solver finds; they were left out."
+        )
+    ratios = density[good] - np.asarray(log_guide)[good]
+    weights, pareto_k = psis(ratios)
+    flat, density = flat[good], density[good]
+    trusted = pareto_k <= RELIABLE
+    settings |= {
+        "rejected_draws": int((~good).sum()),
+        "pareto_k": pareto_k,
+        "importance_ess": float(1.0 / np.sum(weights**2)),
+        "importance": importance and trusted,
+    }
+    if not trusted:
+        warnings.append(
+            f"The guide is far from the posterior: Pareto k of its importance ratios is {pareto_k:.2f}, above {RELIABLE}"
+            f"{', so the draws were not reweighted' if importance else ''}; do not trust its widths, use NUTS."
+        )
+    elif importance:
+        # Systematic resampling: the least noise for given weights.
+        rng = np.random.default_rng(seed)
+        places = (rng.uniform() + np.arange(len(flat))) / len(flat)
+        chosen = np.minimum(np.searchsorted(np.cumsum(weights), places), len(flat) - 1)
+        chosen = rng.permutation(chosen)
+        flat, density = flat[chosen], density[chosen]
+    settings["num_samples"] = len(flat)
+    return Approximation(flat, {"lp": density[None]}, settings, warnings)
+
+
+def _diagonal(params: Mapping[str, Array]) -> dist.Distribution:
+    """The normal that an `AutoNormal` guide of the site `x` stands for."""
+    return dist.Normal(params["x_auto_loc"], params["x_auto_scale"]).to_event(1)
+
+
+def potentials(model: ForwardModel, flat: np.ndarray) -> np.ndarray:
+    """Negative log density of many draws `(draw, size)`, one at a time; NaN where a solve fails."""
+    space = coordinates(model)
+    many = compiled(model, "potentials", lambda: jax.jit(lambda many, data: lax.map(lambda z: space.potential(z, data), many)))
+    return np.asarray(many(jnp.asarray(flat), model.data))
+
+
+def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pareto-smoothed importance weights that sum to one, and the Pareto k of the tail."""
+    smoothed, pareto_k = array_stats.psislw(-log_ratios)
+    weights = np.exp(smoothed - smoothed.max())
+    return weights / weights.sum(), float(pareto_k)

@@ -22,7 +22,7 @@ from bayes_mfg.games import LinearQuadratic
 from bayes_mfg.inference import FitError, find_mode, fit, load
 from bayes_mfg.inference.assemble import assemble, convergence_warnings, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
-from bayes_mfg.inference.point import fit_paper
+from bayes_mfg.inference.paper import fit_paper
 from bayes_mfg.models import Dirichlet
 from bayes_mfg.paths import PiecewiseConstant
 

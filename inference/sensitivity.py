@@ -1,0 +1,120 @@
+"""Exact sensitivities of the populations to all unknowns, and the Gauss-Newton curvature of the posterior.
+
+The likelihood sees the unknowns through the populations at the observed times and through its own parameters. With `J` the derivative of these
+with respect to the unconstrained coordinates, by forward mode through the equilibrium, the posterior's curvature is `J' W J + prior`, where `W` is
+the likelihood's own second derivative; what is left out is the equilibrium's second derivative times the misfit. All columns of `J` share one
+linearisation of every equilibrium. Coordinates of initial populations belong to one trajectory each: one pass serves all trajectories at once.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from bayes_mfg.equilibrium import Code
+from bayes_mfg.models import Data, ForwardModel
+
+from .coordinates import Coordinates, compiled, coordinates
+
+COLUMNS = 8
+"""Directions pushed through the equilibrium at a time; memory grows with them."""
+
+
+class Quadratic(NamedTuple):
+    """The potential around one point.
+
+    Attributes
+    ----------
+    value : negative log density; NaN where a solve fails.
+    gradient : `(size,)`, exact.
+    curvature : Gauss-Newton curvature `(size, size)`.
+    """
+
+    value: Array
+    gradient: Array
+    curvature: Array
+
+
+def quadratic(model: ForwardModel) -> Any:
+    """Compiled `(flat, data) -> Quadratic`."""
+    return compiled(model, "quadratic", lambda: jax.jit(_Expansion(model).__call__))
+
+
+class _Expansion:
+    """Gauss-Newton expansion of one model's potential."""
+
+    def __init__(self, model: ForwardModel) -> None:
+        self.model = model
+        self.space: Coordinates = coordinates(model)
+        local = [name for name in self.space.shapes if self._is_local(name)]
+        count = model.population.n_trajectories
+        places = {
+            name: self.space.offsets[name] + np.arange(math.prod(self.space.shapes[name])).reshape(count, -1) for name in local
+        }
+        # (k, R): coordinate of every local direction in every trajectory.
+        self.local = np.concatenate([p.T for p in places.values()]) if local else np.zeros((0, count), int)
+        self.shared = np.setdiff1d(np.arange(self.space.size), self.local)
+
+    def _is_local(self, name: str) -> bool:
+        """Whether a site holds one unknown per trajectory that no other trajectory sees."""
+        own = name not in self.model.observation.priors and name.split("/")[0] not in self.model.bound
+        shape = self.space.shapes[name]
+        return own and len(shape) > 0 and shape[0] == self.model.population.n_trajectories
+
+    def __call__(self, flat: Array, data: Data) -> Quadratic:
+        model, space = self.model, self.space
+        own_names = tuple(name for name in space.shapes if name in model.observation.priors)
+
+        def seen(flat: Array) -> tuple[tuple[Array, Array, dict[str, Array]], Array]:
+            """What the likelihood looks at - populations, what other branches add, its own unknowns - and whether all solves succeeded."""
+            sites = space.constrain(flat)
+            result = model.trajectories(space.latents(sites, data), data)
+            added = jnp.zeros(len(result.mu), result.mu.dtype) if result.correction is None else result.correction
+            return (result.mu, added, {name: sites[name] for name in own_names}), jnp.all(result.code == Code.CONVERGED)
+
+        def misfit(outputs: tuple[Array, Array, dict[str, Array]]) -> Array:
+            mu, added, own = outputs
+            likelihood = model.likelihood({"own": own}, mu, data).mask(data.record.mask)
+            return -jnp.sum(jnp.where(data.record.mask, likelihood.log_prob(data.record.values), 0.0)) - jnp.sum(added)
+
+        def prior(flat: Array) -> Array:
+            return space.prior_potential(flat, data)
+
+        outputs, push, found = jax.linearize(seen, flat, has_aux=True)
+        slope = jax.grad(misfit)
+        gradient_seen = slope(outputs)
+
+        def column(direction: Array) -> tuple[Any, Any]:
+            moved = push(direction)
+            return moved, jax.jvp(slope, (outputs,), (moved,))[1]
+
+        size, dtype = space.size, flat.dtype
+        eye = jnp.eye(size, dtype=dtype)
+        together = jnp.zeros((len(self.local), size), dtype).at[np.arange(len(self.local))[:, None], self.local].set(1.0)
+        directions = jnp.concatenate([eye[self.shared], together])
+        moved, bent = lax.map(column, directions, batch_size=COLUMNS)
+        n = len(self.shared)
+
+        def dot(a: Any, b: Any) -> Array:
+            """Products of all pairs of shared columns."""
+            parts = jax.tree.map(lambda x, y: x.reshape(len(x), -1) @ y.reshape(len(y), -1).T, a, b)
+            return jax.tree.reduce(jnp.add, parts)
+
+        some = jax.tree.map(lambda x: x[:n], (moved, bent))
+        curvature = jnp.zeros((size, size), dtype).at[np.ix_(self.shared, self.shared)].set(dot(*some))
+        gradient = jnp.zeros(size, dtype).at[self.shared].set(dot(some[0], jax.tree.map(lambda x: x[None], gradient_seen))[:, 0])
+        if len(self.local):
+            mine, theirs = moved[0][n:], bent[0][n:]
+            inner = jnp.einsum("krtx,lrtx->klr", mine, theirs)
+            cross = jnp.einsum("irtx,krtx->ikr", some[1][0], mine)
+            curvature = curvature.at[self.local[:, None, :], self.local[None, :, :]].set(inner)
+            curvature = curvature.at[self.shared[:, None, None], self.local[None]].set(cross)
+            curvature = curvature.at[self.local[None], self.shared[:, None, None]].set(cross)
+            slopes = jnp.einsum("krtx,rtx->kr", mine, gradient_seen[0]) + moved[1][n:] * gradient_seen[1]
+            gradient = gradient.at[self.local].set(slopes)
+        value = jnp.where(found, misfit(outputs) + prior(flat), jnp.nan)
+        curvature = 0.5 * (curvature + curvature.T) + jax.hessian(prior)(flat)
+        return Quadratic(value, gradient + jax.grad(prior)(flat), curvature)
