@@ -1,0 +1,313 @@
+"""Run a benchmark: simulate, fit, score; one row per model and data set."""
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from arviz_stats.base import array_stats
+
+from bayes_mfg import games
+from bayes_mfg.data import Population
+from bayes_mfg.data.simulate import OfPopulation, simulate
+from bayes_mfg.equilibrium import TimeGrid
+from bayes_mfg.errors import InputError
+from bayes_mfg.inference.coordinates import compiled, coordinates
+from bayes_mfg.inference.fit import draw
+from bayes_mfg.inference.scores import crps_of_draws
+from bayes_mfg.models import Calibration, Dirichlet, Gaussian, NeuralODE, Observation
+from bayes_mfg.models.calibration import ForwardModel
+from bayes_mfg.paths import Neural
+
+from .systems import Benchmark, benchmark
+
+log = logging.getLogger(__name__)
+
+METHODS = ("point", "paper", "svi", "nuts")
+
+COMPARATORS = ("forward", "neural_ode")
+
+EXACT = 1e-6
+"""Standard deviation under which data without noise are fitted: the solver's scheme is exact for them, the optimiser is not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes
+    ----------
+    system, case, noise, states : which benchmark; noise is 0 for none.
+    model : "game", "forward" (mean-field dynamics without a game) or "neural_ode".
+    method, seed : how it was fitted, and the seed of data and fit.
+    mu_error : mean over test trajectories of the mean over times of `sum_x (mu_pred - mu_obs)^2`, with the posterior mean as prediction.
+    noise_floor : the same with the true population as prediction.
+    gamma_error : `||gamma_pred - gamma|| / ||gamma||` over all parameters and times, with the posterior median path; along the true test
+        populations where parameters depend on them. NaN for models without parameters.
+    coverage90, width90 : part of the times at which the central 90 % band of the parameters holds the truth, and the mean width of the band,
+        relative to the mean size of the true parameters; NaN for point estimates.
+    crps : continuous ranked probability score of the parameters against the truth, mean over times, in their units.
+    pareto_k, r_hat : of a variational fit, and the largest over parameters' times of a sampled one; NaN for others.
+    seconds : of the fit, compiling included.
+    """
+
+    system: str
+    case: str
+    noise: float
+    states: int
+    model: str
+    method: str
+    seed: int
+    mu_error: float
+    noise_floor: float
+    gamma_error: float
+    coverage90: float
+    width90: float
+    crps: float
+    pareto_k: float
+    r_hat: float
+    seconds: float
+
+
+def reproduce(
+    system: str,
+    *,
+    case: str | None = None,
+    noise: float | None = None,
+    states: int | None = None,
+    seeds: int = 1,
+    first: int = 0,
+    method: str = "svi",
+    comparators: bool = False,
+    finer: int = 1,
+    scheme: str = "exponential",
+    trajectories: int | None = None,
+    draws: int = 1000,
+    progress: bool | None = None,
+) -> Iterator[Row]:
+    """Rows of one benchmark, one data set after the other.
+
+    Parameters
+    ----------
+    system, case, states : see `SYSTEMS`; the first case and size by default.
+    noise : eps of the noise `Dirichlet(mu / eps)`; 0 for none; by default the paper's for this system, or none.
+    seeds, first : number of data sets, and the first one's seed.
+    method : "point" (posterior mode), "paper" (the paper's network and training), "svi" (Laplace, resampled by importance where Pareto k allows
+        it) or "nuts".
+    comparators : fit forward dynamics and a neural ODE, too.
+    finer : data are simulated on a grid so many times finer, and observed on the fit's; 1 takes the fit's own grid, as the paper does.
+    scheme : time scheme of the fit, "exponential" or "paper".
+    trajectories : training trajectories, in place of the paper's number.
+    draws : of the posterior, per chain for NUTS a quarter of it.
+    progress : show progress bars.
+
+    Yields
+    ------
+    Row
+
+    Raises
+    ------
+    InputError : for unknown names and numbers out of range.
+    """
+    chosen = benchmark(system, case, states)
+    level = chosen.noise or 0.0 if noise is None else noise
+    _check(level=level, seeds=seeds, first=first, finer=finer, draws=draws, trajectories=trajectories, method=method)
+    if trajectories is not None:
+        chosen = dataclasses.replace(chosen, size=dataclasses.replace(chosen.size, train=trajectories))
+    known: dict[str, tuple[ForwardModel, ForwardModel]] = {}
+    for seed in range(first, first + seeds):
+        train, test, clean = _data(chosen, level, seed, finer, scheme)
+        for kind in ("game", *(COMPARATORS if comparators else ())):
+            own = kind == "game"
+            # Comparators are fitted as points: they are scored on populations alone.
+            how = method if own else "point"
+            if kind not in known:
+                known[kind] = tuple(_model(chosen, kind, data, level, scheme, how) for data in (train, test))  # type: ignore[assignment]
+            # Data sets have one shape: what was compiled for the first serves all.
+            model, held_out = (m.with_population(p, _starts(p)) for m, p in zip(known[kind], (train, test), strict=True))
+            begin = time.perf_counter()
+            flat, settings = _fit(model, how, seed, draws, progress)
+            seconds = time.perf_counter() - begin
+            errors = _population_errors(held_out, flat, test, clean)
+            judged = _judge(chosen, model, flat, clean) if own else _NOTHING
+            pareto_k = float(settings.get("pareto_k", math.nan))
+            yield Row(
+                chosen.system,
+                chosen.case,
+                level,
+                chosen.states,
+                kind,
+                how,
+                seed,
+                *errors,
+                **judged,
+                pareto_k=pareto_k,
+                seconds=seconds,
+            )
+
+
+_NOTHING = dict.fromkeys(("gamma_error", "coverage90", "width90", "crps", "r_hat"), math.nan)
+
+
+def _check(*, level: float, seeds: int, first: int, finer: int, draws: int, trajectories: int | None, method: str) -> None:
+    if method not in METHODS:
+        raise InputError(f"reproduce: there is no method {method!r}; choose one of {', '.join(METHODS)}.")
+    if not (isinstance(level, int | float) and math.isfinite(level) and level >= 0):
+        raise InputError(f"reproduce: noise is {level!r}; a number of at least 0 is needed.")
+    whole = {
+        "seeds": (seeds, 1),
+        "first": (first, 0),
+        "finer": (finer, 1),
+        "draws": (draws, 16),
+        "trajectories": (trajectories, 1),
+    }
+    for name, (value, least) in whole.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise InputError(f"reproduce: {name} is {value!r}; a whole number of at least {least} is needed.")
+
+
+def _data(chosen: Benchmark, level: float, seed: int, finer: int, scheme: str) -> tuple[Population, Population, Population]:
+    """Training and test data, and the test populations without noise."""
+    rng = np.random.default_rng(seed)
+    size = chosen.size
+    starts = chosen.starts(rng, size.train + size.test, chosen.states)
+    grid = TimeGrid(chosen.horizon, (chosen.points - 1) * finer + 1)
+    options: dict[str, Any] = {
+        "observe_every": finer,
+        "scheme": scheme if finer == 1 else "exponential",
+        "control": chosen.control,
+    }
+    noisy: dict[str, Any] = {"noise": "dirichlet", "size": level} if level else {}
+    train = simulate(chosen.game, chosen.truth, starts[: size.train], grid, seed=seed, **options, **noisy)
+    test = simulate(chosen.game, chosen.truth, starts[size.train :], grid, seed=seed + 10**6, **options, **noisy)
+    clean = simulate(chosen.game, chosen.truth, starts[size.train :], grid, **options) if level else test
+    return train, test, clean
+
+
+def _starts(population: Population) -> np.ndarray:
+    """The true initial populations, which the paper's method is given, too."""
+    return np.asarray(population.provenance["initial"])
+
+
+def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme: str, method: str) -> ForwardModel:
+    observation: Observation = Dirichlet() if level else Gaussian(scale=EXACT)
+    if kind == "neural_ode":
+        return NeuralODE(train, observation=observation, initial=_starts(train))
+    game, priors = chosen.fitted or chosen.game, dict(chosen.paths)
+    if kind == "forward":
+        if isinstance(game, games.LinearQuadratic):
+            # Nobody moves other than at the base rate without a game: rates themselves are learned, as the paper's baseline does.
+            game, priors = games.BikeShare(chosen.states), {"base_rate": Neural(scale=1.0)}
+        game = games.ForwardDynamics(game)
+    elif method == "paper":
+        priors = {name: Neural.published() for name in priors}
+        observation = Gaussian(scale=math.sqrt(level) if level else EXACT)
+    return Calibration(
+        game,
+        train,
+        priors,
+        observation,
+        initial=_starts(train),
+        substeps=1,
+        scheme=scheme,
+        control=chosen.control and kind == "game",
+    )
+
+
+def _fit(model: ForwardModel, method: str, seed: int, draws: int, progress: bool | None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Draws `(chain, draw, size)` and settings."""
+    options: dict[str, dict[str, Any]] = {
+        "svi": {"guide": "laplace", "importance": True, "num_samples": draws},
+        "nuts": {"num_samples": max(4, draws // 4)},
+        "paper": {"objective": "paper", "learning_rate": 5e-3},
+        "point": {},
+    }
+    kind = "point" if method == "paper" else method
+    flat, _, settings, warnings = draw(model, kind, seed=seed, progress=progress, **options[method])
+    for sentence in warnings:
+        log.warning("%s", sentence)
+    return flat, settings
+
+
+def _some(flat: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the draws, spread evenly, `(draw, size)`."""
+    flat = flat.reshape(-1, flat.shape[-1])
+    return flat if len(flat) <= most else flat[np.linspace(0, len(flat) - 1, most).round().astype(int)]
+
+
+def _population_errors(held_out: ForwardModel, flat: np.ndarray, test: Population, clean: Population) -> tuple[float, float]:
+    """Error of the predicted test populations, and the noise floor."""
+    space = coordinates(held_out)
+
+    def predicted(x: Any, data: Any) -> Any:
+        return held_out.trajectories(space.latents(space.constrain(x), data), data).mu
+
+    many = compiled(held_out, "predicted", lambda: jax.jit(lambda some, data: jax.lax.map(lambda x: predicted(x, data), some)))
+    mean = np.nanmean(np.asarray(many(jnp.asarray(_some(flat, 100)), held_out.data)), axis=0)
+    seen = test.shares
+
+    def error(mu: np.ndarray) -> float:
+        return float(np.mean(np.sum((mu - seen) ** 2, axis=-1)))
+
+    return error(mean), error(clean.shares)
+
+
+def _judge(chosen: Benchmark, model: ForwardModel, draws: np.ndarray, clean: Population) -> dict[str, float]:
+    """Scores of the parameters against the truth, over all parameters, times and, where they depend on populations, test trajectories."""
+    space = coordinates(model)
+    chains, length = draws.shape[:2]
+    flat = draws.reshape(chains * length, -1)
+    times = jnp.asarray(clean.times)
+    square = truth_square = 0.0
+    inside, width, size, scores, r_hat = [], [], [], [], []
+    for name, given in chosen.truth.items():
+        bound = model.bound[name]
+        of_population = isinstance(given, OfPopulation) or bound.depends_on_population or bound.needs_observed
+        along = jnp.asarray(clean.shares if of_population else clean.shares[:1])
+        exact = given if callable(given) else lambda t, mu, given=given: jnp.asarray(given, float)
+        truth = np.asarray(jax.vmap(lambda mu, exact=exact: jax.vmap(exact)(times, mu))(along))
+
+        def path(x: Any, mu: Any, bound: Any = bound, name: str = name) -> Any:
+            raw = space.latents(space.constrain(x), model.data)["raw"][name]
+            # A network that reads the observed population is given the true one of the test.
+            seen = (times, mu) if bound.needs_observed else None
+            return jax.vmap(bound.function(raw, seen))(times, mu)
+
+        each = jax.jit(jax.vmap(lambda x, path=path, along=along: jax.vmap(lambda mu: path(x, mu))(along)))
+        drawn = np.concatenate([np.asarray(each(jnp.asarray(part))) for part in np.array_split(flat, math.ceil(len(flat) / 100))])
+        middle = np.median(drawn, axis=0)
+        square += float(np.sum((middle - truth) ** 2)) / len(along)
+        truth_square += float(np.sum(truth**2)) / len(along)
+        low, high = np.quantile(drawn, (0.05, 0.95), axis=0)
+        inside.append(np.mean((low <= truth) & (truth <= high)))
+        width.append(np.mean(high - low))
+        size.append(np.mean(np.abs(truth)))
+        scores.append(crps_of_draws(drawn.reshape(len(drawn), -1), truth.reshape(-1)).mean())
+        if chains > 1:
+            cells = drawn.reshape(chains, length, -1)
+            r_hat.append(max(float(array_stats.rhat(cells[:, :, k], chain_axis=0, draw_axis=1)) for k in range(cells.shape[2])))
+    point = len(flat) == 1
+    return {
+        "gamma_error": math.sqrt(square / truth_square),
+        "coverage90": math.nan if point else float(np.mean(inside)),
+        "width90": math.nan if point else float(np.sum(width) / np.sum(size)),
+        "crps": float(np.mean(scores)),
+        "r_hat": max(r_hat, default=math.nan),
+    }
+
+
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table, one line per benchmark, model and method: medians over seeds, means of coverage, and how many seeds."""
+    frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    keys = ["system", "case", "noise", "states", "model", "method"]
+    grouped = frame.groupby(keys, sort=False, dropna=False)
+    medians = grouped[["mu_error", "noise_floor", "gamma_error", "width90", "crps", "pareto_k", "r_hat", "seconds"]].median()
+    medians.insert(3, "coverage90", grouped["coverage90"].mean())
+    medians.insert(0, "seeds", grouped.size())
+    return medians.reset_index()

@@ -1,0 +1,180 @@
+"""The benchmark systems: game, truth, grid, initial populations, and the priors under which they are fitted.
+
+Settings are those of the paper where it states them. The priors are ours, one choice for all noise levels and seeds of a case, and are stated with
+the results.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpyro.distributions as dist
+
+from bayes_mfg import games, paths
+from bayes_mfg.data.simulate import Arc, Bell, OfPopulation
+from bayes_mfg.equilibrium import TimeGrid
+from bayes_mfg.errors import InputError
+from bayes_mfg.games import Game
+
+VIRUS = {
+    "q_rec_D": 0.5,
+    "q_rec_U": 0.4,
+    "q_inf_D": 0.4,
+    "q_inf_U": 0.3,
+    "beta_DD": 0.4,
+    "beta_DU": 0.3,
+    "beta_UU": 0.3,
+    "beta_UD": 0.4,
+}
+"""True values of the constant cybersecurity benchmark."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Numbers of simulated trajectories."""
+
+    train: int
+    test: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One row of the paper's tables.
+
+    Attributes
+    ----------
+    system, case, states : what it is called and how many states it has.
+    game : the game, with which data are made and fitted.
+    truth : true parameters, as `simulate` takes them.
+    paths : priors of the parameters.
+    horizon, points : of the grid.
+    size : numbers of trajectories.
+    noise : the paper's noise of this row, None for none.
+    control : whether a social planner chooses.
+    starts : draws initial populations `(count, d)`.
+    fitted : the game of the fit where it is not the one that made the data.
+    """
+
+    system: str
+    case: str
+    states: int
+    game: Game
+    truth: Mapping[str, Any]
+    paths: Mapping[str, Any]
+    horizon: float
+    points: int
+    size: Size
+    noise: float | None
+    control: bool = False
+    starts: Callable[[np.random.Generator, int, int], np.ndarray] = lambda rng, count, d: rng.dirichlet(np.ones(d), count)
+    fitted: Game | None = None
+
+    @property
+    def grid(self) -> TimeGrid:
+        """The grid of observation times."""
+        return TimeGrid(self.horizon, self.points)
+
+
+def _lq(case: str, d: int) -> Benchmark:
+    shapes: dict[str, Any] = {
+        "constant": 1.55,
+        "arc": Arc(0.1, 2.9, 2.0),
+        "bell": Bell(0.1, 2.9, 2.0),
+        "population": OfPopulation(0.1, 2.9),
+    }
+    # The prior of a path is the same for all noise levels; see benchmarks/coverage.py for how Matern-3/2 with 0.3 and 1.5 came about.
+    in_time = paths.GaussianProcess(kernel="matern32", length_scale=0.3, scale=1.5)
+    priors = {
+        "constant": dist.LogNormal(0.0, 1.0),
+        "arc": in_time,
+        "bell": in_time,
+        "population": paths.GaussianProcess(length_scale=0.5, scale=1.0, input="population", states=("0",)),
+    }
+    return Benchmark(
+        "lq",
+        case,
+        d,
+        games.LinearQuadratic(d),
+        {"gamma": shapes[case]},
+        {"gamma": priors[case]},
+        2.0,
+        100,
+        # Larger games have larger blocks, of which there is one for every interval of every trajectory; d times as many figures are seen, too.
+        Size(200, 20) if d <= 4 else Size(20, 10),
+        None,
+    )
+
+
+def _mfc(case: str, d: int) -> Benchmark:
+    game = games.LinearQuadratic(
+        d, terminal_slope=0.0, congestion=2.0, congestion_power=2, base_rate=0.3, terminal_congestion=0.0
+    )
+    return Benchmark(
+        "mfc", case, d, game, {"gamma": 1.55}, {"gamma": dist.LogNormal(0.0, 1.0)}, 1.0, 100, Size(50, 10), None, control=True
+    )
+
+
+def _cybersecurity(case: str, d: int) -> Benchmark:
+    game: Game = games.Cybersecurity()
+    truth: dict[str, Any] = dict(VIRUS)
+    priors: dict[str, Any] = {name: dist.LogNormal(-1.0, 1.0) for name in VIRUS}
+    if case == "arc":
+        truth = {name: Arc(0.0, value, 10.0) for name, value in VIRUS.items()}
+        priors = {name: paths.GaussianProcess(length_scale=3.0, scale=1.0, level=0.3) for name in VIRUS}
+    if case == "population":
+        truth = {name: OfPopulation(0.0, value) for name, value in VIRUS.items()}
+        priors = {
+            name: paths.GaussianProcess(length_scale=0.3, scale=1.5, level=0.1, input="population", states=("DI",))
+            for name in VIRUS
+        }
+    if case == "live":
+        # Defence is worth its price while many are infected and not afterwards, so that everybody switches on the way.
+        game = games.Cybersecurity(defence_cost=0.1, infection_cost=0.5, temperature=LIVE_TEMPERATURE)
+    return Benchmark("cybersecurity", case, 4, game, truth, priors, 10.0, 100, Size(200, 40), 1e-3)
+
+
+LIVE_TEMPERATURE = 0.05
+"""Temperature of the live cybersecurity game; agents there answer smoothly."""
+
+
+def _sir(case: str, d: int) -> Benchmark:
+    truth: dict[str, Any] = {"beta": 0.4, "recovery": 0.125}
+    priors: dict[str, Any] = {"beta": dist.LogNormal(-1.0, 1.0), "recovery": dist.LogNormal(-2.0, 1.0)}
+    if case == "arc":
+        truth = {"beta": Arc(0.2, 0.4, 40.0), "recovery": Arc(0.05, 0.15, 40.0)}
+        priors = {
+            "beta": paths.GaussianProcess(length_scale=10.0, scale=0.7, level=0.4),
+            "recovery": paths.GaussianProcess(length_scale=10.0, scale=0.7, level=0.125),
+        }
+    return Benchmark("sir", case, 3, games.SIR(), truth, priors, 40.0, 100, Size(200, 20), None)
+
+
+SYSTEMS: dict[str, tuple[Callable[[str, int], Benchmark], tuple[str, ...], tuple[int, ...]]] = {
+    "lq": (_lq, ("constant", "arc", "bell", "population"), (3, 4, 8, 16, 32)),
+    "mfc": (_mfc, ("constant",), (3,)),
+    "cybersecurity": (_cybersecurity, ("constant", "arc", "population", "live"), (4,)),
+    "sir": (_sir, ("constant", "arc"), (3,)),
+}
+"""System -> maker, cases (the first is the default), numbers of states (the first is the default)."""
+
+
+def benchmark(system: str, case: str | None = None, states: int | None = None) -> Benchmark:
+    """The settings of one row.
+
+    Raises
+    ------
+    InputError : for a system, case or number of states that there is not.
+    """
+    if system not in SYSTEMS:
+        raise InputError(f"There is no benchmark system {system!r}; choose one of {', '.join(SYSTEMS)}.")
+    make, cases, sizes = SYSTEMS[system]
+    case = cases[0] if case is None else case
+    states = sizes[0] if states is None else states
+    if case not in cases:
+        raise InputError(f"The benchmark {system!r} has no case {case!r}; choose one of {', '.join(cases)}.")
+    if states not in sizes:
+        raise InputError(
+            f"The benchmark {system!r} has no version with {states} states; choose one of {', '.join(map(str, sizes))}."
+        )
+    return make(case, states)
