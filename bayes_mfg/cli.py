@@ -1,4 +1,4 @@
-"""The command line: `bayes-mfg demo`, `fit`, `simulate`, `report`.
+"""The command line: `bayes-mfg demo`, `fit`, `simulate`, `report`, `reproduce`.
 
 JAX and what stands on it are imported inside functions, so that `--help` and a mistyped command answer at once, and so that
 double precision is switched on before anything is computed.
@@ -138,6 +138,32 @@ def _parser() -> argparse.ArgumentParser:
     report = command("report", _report, "write the report of a saved fit once more")
     report.add_argument("fit", metavar="RUN", help="folder of a run, or its fit.nc")
     report.add_argument("--out", metavar="FILE.html", help="an older page is replaced (default: report.html beside the fit)")
+
+    again = command("reproduce", _reproduce, "fit and score a benchmark of arXiv 2606.23155 on simulated data")
+    again.add_argument("system", metavar="SYSTEM", help="lq, mfc, cybersecurity, sir, epidemic or emissions")
+    again.add_argument(
+        "--case",
+        metavar="C",
+        help="shape of the parameters, such as constant, arc, bell, population (default: the system's first)",
+    )
+    again.add_argument(
+        "--noise", type=float, metavar="E", help="eps of the noise Dirichlet(mu / eps), 0 for none (default: the paper's)"
+    )
+    again.add_argument("--states", type=int, metavar="D", help="number of states, for lq")
+    again.add_argument("--seeds", type=int, default=1, metavar="K", help="number of data sets (default: 1)")
+    again.add_argument("--first", type=int, default=0, metavar="N", help="seed of the first data set (default: 0)")
+    again.add_argument("--method", default="svi", metavar="METHOD", help="point, paper, svi (default) or nuts")
+    again.add_argument(
+        "--scheme", default="exponential", metavar="S", help="time scheme of the fit, exponential (default) or paper"
+    )
+    again.add_argument(
+        "--finer", type=int, default=1, metavar="N", help="simulate on a grid N times finer than the fit's (default: 1)"
+    )
+    again.add_argument("--trajectories", type=int, metavar="R", help="training trajectories (default: the paper's number)")
+    again.add_argument("--draws", type=int, default=1000, metavar="N", help="draws of the posterior (default: 1000)")
+    again.add_argument("--comparators", action="store_true", help="fit forward dynamics and a neural ODE, too")
+    again.add_argument("--json", metavar="FILE", help="write all rows; written anew after each")
+    again.add_argument("--quiet", action="store_true", help="only the table")
     return parser
 
 
@@ -261,6 +287,42 @@ def _report(options: argparse.Namespace, words: str) -> None:
     from bayes_mfg.inference import load
 
     print(f"report: {load(path).report(target)}")
+
+
+def _reproduce(options: argparse.Namespace, words: str) -> None:
+    target = Path(options.json) if options.json else None
+    if target is not None and not target.absolute().parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist.")
+    if target is not None and (target.is_dir() or (target.exists() and target.suffix.casefold() != ".json")):
+        raise InputError(f"{target} exists already and is no .json file; only older results are replaced.")
+    _set_up_jax()
+    import dataclasses
+
+    from bayes_mfg.inference.assemble import finite
+    from bayes_mfg.inference.files import replacing
+    from bayes_mfg.reproduce import reproduce, table
+
+    names = ("case", "noise", "states", "seeds", "first", "method", "scheme", "finer", "trajectories", "draws", "comparators")
+    rows = []
+    for row in reproduce(
+        options.system, progress=False if options.quiet else None, **{name: getattr(options, name) for name in names}
+    ):
+        rows.append(row)
+        if not options.quiet:
+            print(
+                f"seed {row.seed}, {row.model}: mu error {row.mu_error:.2e}, gamma error {row.gamma_error:.3g}, {row.seconds:.0f} s",
+                flush=True,
+            )
+        if target is not None:
+            text = json.dumps(finite([dataclasses.asdict(row) for row in rows]), indent=1)
+            with replacing(target) as part:
+                part.write_text(text + "\n", encoding="utf-8", newline="\n")
+    print(table(rows).to_string(index=False, float_format=lambda x: f"{x:.3g}"))
+    for row in rows:
+        for name, values in row.estimates.items():
+            print(f"seed {row.seed}, {name}: {', '.join(f'{x:.3g}' for x in values)}")
+    if target is not None:
+        print(f"rows: {target}")
 
 
 # What is printed

@@ -16,12 +16,12 @@ from arviz_stats.base import array_stats
 from bayes_mfg import games
 from bayes_mfg.data import Population
 from bayes_mfg.data.simulate import OfPopulation, simulate
-from bayes_mfg.equilibrium import TimeGrid
+from bayes_mfg.equilibrium import Branch, TimeGrid
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference.coordinates import compiled, coordinates
+from bayes_mfg.inference.coordinates import Coordinates, compiled, coordinates
 from bayes_mfg.inference.fit import draw
 from bayes_mfg.inference.scores import crps_of_draws
-from bayes_mfg.models import Calibration, Dirichlet, Gaussian, NeuralODE, Observation
+from bayes_mfg.models import Calibration, Dirichlet, Gaussian, Multinomial, NeuralODE, Observation
 from bayes_mfg.models.calibration import ForwardModel
 from bayes_mfg.paths import Neural
 
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 METHODS = ("point", "paper", "svi", "nuts")
 
 COMPARATORS = ("forward", "neural_ode")
+
+AGENTS = 1000
+"""Individuals behind the counts of the emissions game."""
 
 EXACT = 1e-6
 """Standard deviation under which data without noise are fitted: the solver's scheme is exact for them, the optimiser is not."""
@@ -55,6 +58,8 @@ class Row:
     crps : continuous ranked probability score of the parameters against the truth, mean over times, in their units.
     pareto_k, r_hat : of a variational fit, and the largest over parameters' times of a sampled one; NaN for others.
     seconds : of the fit, compiling included.
+    estimates : name -> 5 % quantile, median, 95 % quantile, for constants without a known truth; and for data from one of several equilibria
+        "branch" -> mean posterior probability of the right one.
     """
 
     system: str
@@ -73,6 +78,7 @@ class Row:
     pareto_k: float
     r_hat: float
     seconds: float
+    estimates: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
 
 def reproduce(
@@ -132,11 +138,12 @@ def reproduce(
             # Data sets have one shape: what was compiled for the first serves all.
             model, held_out = (m.with_population(p, _starts(p)) for m, p in zip(known[kind], (train, test), strict=True))
             begin = time.perf_counter()
-            flat, settings = _fit(model, how, seed, draws, progress)
+            flat, settings = _fit(model, how if own else "comparator", seed, draws, progress)
             seconds = time.perf_counter() - begin
             errors = _population_errors(held_out, flat, test, clean)
-            judged = _judge(chosen, model, flat, clean) if own else _NOTHING
+            judged = _judge(chosen, model, flat, clean) if own and clean is not None else _NOTHING
             pareto_k = float(settings.get("pareto_k", math.nan))
+            estimates = _estimates(chosen, model, flat, seed) if own else {}
             yield Row(
                 chosen.system,
                 chosen.case,
@@ -149,6 +156,7 @@ def reproduce(
                 **judged,
                 pareto_k=pareto_k,
                 seconds=seconds,
+                estimates=estimates,
             )
 
 
@@ -172,38 +180,50 @@ def _check(*, level: float, seeds: int, first: int, finer: int, draws: int, traj
             raise InputError(f"reproduce: {name} is {value!r}; a whole number of at least {least} is needed.")
 
 
-def _data(chosen: Benchmark, level: float, seed: int, finer: int, scheme: str) -> tuple[Population, Population, Population]:
-    """Training and test data, and the test populations without noise."""
+def _data(
+    chosen: Benchmark, level: float, seed: int, finer: int, scheme: str
+) -> tuple[Population, Population, Population | None]:
+    """Training and test data, and the test populations without noise, None where these are unknown."""
+    if chosen.data is not None:
+        return (*chosen.data(seed), None)
     rng = np.random.default_rng(seed)
     size = chosen.size
     starts = chosen.starts(rng, size.train + size.test, chosen.states)
     grid = TimeGrid(chosen.horizon, (chosen.points - 1) * finer + 1)
     options: dict[str, Any] = {
-        "observe_every": finer,
+        "observe_every": finer * chosen.observe_every,
         "scheme": scheme if finer == 1 else "exponential",
         "control": chosen.control,
     }
+    if chosen.branches:
+        branch = chosen.branches[seed % len(chosen.branches)].equilibrium
+        options["guess"] = branch.mu, branch.value
     noisy: dict[str, Any] = {"noise": "dirichlet", "size": level} if level else {}
+    if isinstance(chosen.observation, Multinomial):
+        noisy = {"noise": "multinomial", "size": AGENTS}
     train = simulate(chosen.game, chosen.truth, starts[: size.train], grid, seed=seed, **options, **noisy)
     test = simulate(chosen.game, chosen.truth, starts[size.train :], grid, seed=seed + 10**6, **options, **noisy)
-    clean = simulate(chosen.game, chosen.truth, starts[size.train :], grid, **options) if level else test
+    clean = simulate(chosen.game, chosen.truth, starts[size.train :], grid, **options)
     return train, test, clean
 
 
 def _starts(population: Population) -> np.ndarray:
-    """The true initial populations, which the paper's method is given, too."""
-    return np.asarray(population.provenance["initial"])
+    """The true initial populations, which the paper's method is given, too; agents are counted without error."""
+    if "initial" in population.provenance:
+        return np.asarray(population.provenance["initial"])
+    return np.asarray(population.shares[:, 0])
 
 
 def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme: str, method: str) -> ForwardModel:
-    observation: Observation = Dirichlet() if level else Gaussian(scale=EXACT)
+    observation: Observation = chosen.observation or (Dirichlet() if level else Gaussian(scale=EXACT))
     if kind == "neural_ode":
         return NeuralODE(train, observation=observation, initial=_starts(train))
-    game, priors = chosen.fitted or chosen.game, dict(chosen.paths)
+    game, priors = chosen.game, dict(chosen.paths)
     if kind == "forward":
         if isinstance(game, games.LinearQuadratic):
             # Nobody moves other than at the base rate without a game: rates themselves are learned, as the paper's baseline does.
             game, priors = games.BikeShare(chosen.states), {"base_rate": Neural(scale=1.0)}
+        priors.pop("contact_cost", None)  # the price of something that nobody does
         game = games.ForwardDynamics(game)
     elif method == "paper":
         priors = {name: Neural.published() for name in priors}
@@ -214,10 +234,42 @@ def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme
         priors,
         observation,
         initial=_starts(train),
-        substeps=1,
+        substeps=chosen.observe_every,
         scheme=scheme,
         control=chosen.control and kind == "game",
+        branches=[_on(chosen, branch) for branch in chosen.branches] if kind == "game" else [],
     )
+
+
+def _on(chosen: Benchmark, branch: Branch) -> tuple[np.ndarray, np.ndarray]:
+    """An equilibrium at the times that are observed."""
+    mu, value = (np.asarray(x)[:: chosen.observe_every] for x in (branch.equilibrium.mu, branch.equilibrium.value))
+    return mu, value
+
+
+def _estimates(chosen: Benchmark, model: ForwardModel, draws: np.ndarray, seed: int) -> dict[str, tuple[float, ...]]:
+    space = coordinates(model)
+    flat = jnp.asarray(_some(draws, 1000))
+    found: dict[str, tuple[float, ...]] = {}
+    for name in chosen.estimated:
+        values = np.asarray(jax.vmap(lambda x, name=name: _constant(model, space, x, name))(flat))
+        found[name] = tuple(float(q) for q in np.quantile(values, (0.05, 0.5, 0.95)))
+    if chosen.branches:
+        some = jnp.asarray(_some(draws, 50))
+        branch = jax.jit(
+            lambda many, data: jax.lax.map(
+                lambda x: model.trajectories(space.latents(space.constrain(x), data), data).branch, many
+            )
+        )
+        right = np.asarray(branch(some, model.data))[..., seed % len(chosen.branches)]
+        found["branch"] = (float(right.mean()),)
+    return found
+
+
+def _constant(model: ForwardModel, space: Coordinates, x: Any, name: str) -> Any:
+    """A parameter's value at the first time."""
+    raw = space.latents(space.constrain(x), model.data)["raw"][name]
+    return model.bound[name].function(raw)(model.grid.times[0], jnp.ones(model.population.n_states) / model.population.n_states)
 
 
 def _fit(model: ForwardModel, method: str, seed: int, draws: int, progress: bool | None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -227,8 +279,10 @@ def _fit(model: ForwardModel, method: str, seed: int, draws: int, progress: bool
         "nuts": {"num_samples": max(4, draws // 4)},
         "paper": {"objective": "paper", "learning_rate": 5e-3},
         "point": {},
+        # Networks have no mode worth a long search.
+        "comparator": {"starts": 1, "max_steps": 60},
     }
-    kind = "point" if method == "paper" else method
+    kind = "point" if method in ("paper", "comparator") else method
     flat, _, settings, warnings = draw(model, kind, seed=seed, progress=progress, **options[method])
     for sentence in warnings:
         log.warning("%s", sentence)
@@ -241,7 +295,9 @@ def _some(flat: np.ndarray, most: int) -> np.ndarray:
     return flat if len(flat) <= most else flat[np.linspace(0, len(flat) - 1, most).round().astype(int)]
 
 
-def _population_errors(held_out: ForwardModel, flat: np.ndarray, test: Population, clean: Population) -> tuple[float, float]:
+def _population_errors(
+    held_out: ForwardModel, flat: np.ndarray, test: Population, clean: Population | None
+) -> tuple[float, float]:
     """Error of the predicted test populations, and the noise floor."""
     space = coordinates(held_out)
 
@@ -255,7 +311,7 @@ def _population_errors(held_out: ForwardModel, flat: np.ndarray, test: Populatio
     def error(mu: np.ndarray) -> float:
         return float(np.mean(np.sum((mu - seen) ** 2, axis=-1)))
 
-    return error(mean), error(clean.shares)
+    return error(mean[:, held_out.data_index]), math.nan if clean is None else error(clean.shares)
 
 
 def _judge(chosen: Benchmark, model: ForwardModel, draws: np.ndarray, clean: Population) -> dict[str, float]:
