@@ -18,7 +18,7 @@ from .sensitivity import quadratic
 
 log = logging.getLogger(__name__)
 
-WORST = 1e10
+WORST = 1e30
 """Potential given to the optimiser where a solve fails, so that its line search turns back."""
 
 MOST_DENSE = 600

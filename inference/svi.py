@@ -31,6 +31,9 @@ CHUNK = 100
 RELIABLE = 0.7
 """Pareto k of the importance ratios up to which they can be trusted (Vehtari et al., JMLR 25, 2024)."""
 
+FEWEST = 25
+"""Draws from which a Pareto k can be had: its tail is a fifth of them, at least five."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Approximation:
@@ -169,11 +172,16 @@ def _judged(
     trusted = pareto_k <= RELIABLE
     settings |= {
         "rejected_draws": int((~good).sum()),
-        "pareto_k": pareto_k,
+        **({} if np.isnan(pareto_k) else {"pareto_k": pareto_k}),
         "importance_ess": float(1.0 / np.sum(weights**2)),
         "importance": importance and trusted,
     }
-    if not trusted:
+    if np.isnan(pareto_k):
+        warnings.append(
+            f"How far the guide is from the posterior cannot be told from {len(ratios)} draws"
+            f"{', and they were not reweighted' if importance else ''}; {FEWEST} are needed."
+        )
+    elif not trusted:
         warnings.append(
             f"The guide is far from the posterior: Pareto k of its importance ratios is {pareto_k:.2f}, above {RELIABLE}"
             f"{', so the draws were not reweighted' if importance else ''}; do not trust its widths, use NUTS."
@@ -202,7 +210,7 @@ def potentials(model: ForwardModel, flat: np.ndarray) -> np.ndarray:
 
 
 def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
-    """Pareto-smoothed importance weights that sum to one, and the Pareto k of the tail."""
-    smoothed, pareto_k = array_stats.psislw(-log_ratios)
+    """Pareto-smoothed importance weights that sum to one, and the Pareto k of the tail; fewer than `FEWEST` are not smoothed, and k is NaN."""
+    smoothed, pareto_k = array_stats.psislw(-log_ratios) if len(log_ratios) >= FEWEST else (log_ratios, np.nan)
     weights = np.exp(smoothed - smoothed.max())
     return weights / weights.sum(), float(pareto_k)

@@ -292,6 +292,8 @@ BREACHES = [
     ("bayes_mfg.paths.base", "from bayes_mfg.equilibrium import solve", "is not for paths"),
     ("bayes_mfg.models.calibration", "from bayes_mfg.inference import fit", "is not for models"),
     ("bayes_mfg.inference.fit", "from bayes_mfg.cli import main", "is not for inference"),
+    ("bayes_mfg.inference.fit", "from bayes_mfg.reproduce import table", "is not for inference"),
+    ("bayes_mfg.reproduce.run", "from bayes_mfg.cli import main", "is not for reproduce"),
     ("bayes_mfg.inference.fit", "from bayes_mfg.nowhere import x", "no room"),
     ("bayes_mfg.inference.fit", "from models import Calibration", "bare import"),
     ("bayes_mfg.cli", "import inference.fit as f", "bare import"),
@@ -301,7 +303,11 @@ ALLOWED = [
     ("bayes_mfg.games.sir", "from .base import Game\nfrom . import base\nfrom bayes_mfg.errors import InputError\nimport jax"),
     ("bayes_mfg.models.calibration", "from bayes_mfg.paths import Path\nfrom bayes_mfg.data import Population"),
     ("bayes_mfg.inference.report", "from bayes_mfg import __version__\nfrom bayes_mfg.games import Game\nfrom .models import x"),
-    ("bayes_mfg.cli", "from bayes_mfg import inference, models\nfrom bayes_mfg.config import read"),
+    (
+        "bayes_mfg.reproduce.run",
+        "from .systems import SYSTEMS\nfrom bayes_mfg.inference import fit\nfrom bayes_mfg.config import read",
+    ),
+    ("bayes_mfg.cli", "from bayes_mfg import inference, models, reproduce\nfrom bayes_mfg.config import read"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Protects mean field control: the planner's solution is stationary for everybody's cost, counted without the library, and costs less than equilibrium."""
+"""Protects mean field control: the planner's solution is stationary for the cost of all, counted without the library, and costs them less."""
 
 import equinox as eqx
 import jax
@@ -149,7 +149,7 @@ def control_of(game, eq):
     return jnp.clip(1.0 - risk, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("name", SOCIAL)
+@pytest.mark.parametrize("name", ["LQ", pytest.param("SIR", marks=pytest.mark.slow)])
 def test_no_change_of_the_control_helps_everybody_at_the_planners_solution(name):
     """Where the planner stands the cost of all is level, to the discretisation; at the equilibrium it falls."""
     game, params, start, grid, flow, end = SOCIAL[name]
@@ -252,6 +252,7 @@ def test_the_adjoint_counts_every_way_in_which_one_agent_touches_the_others(name
 # Derivatives.
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_planners_population_are_exact():
     weights = np.random.default_rng(0).standard_normal((2, 3))
 
@@ -305,6 +306,7 @@ def test_what_a_planner_did_is_calibrated_as_such():
     np.testing.assert_allclose(posterior["mu"].isel(chain=0, draw=0), data.shares, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_simulated_planners_are_those_that_solve_finds():
     data = simulate(CROWDED, {"gamma": Crowded(1.55)}, ascending(3), GRID, control=True)
     np.testing.assert_allclose(data.shares[0], solved(CROWDED, True).mu, atol=1e-10)

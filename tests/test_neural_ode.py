@@ -67,12 +67,11 @@ def fitted(model):
 # The simplex.
 
 
-@pytest.mark.parametrize(("times", "substeps"), [(1.0, 5), (3.0, 20), (10.0, 200)])
-def test_shares_stay_a_distribution_whatever_the_weights(times, substeps):
-    model = neural(substeps=substeps)
+def test_shares_stay_a_distribution_whatever_the_weights():
+    model = neural(substeps=200)
     run = jax.jit(model.trajectories)
-    for seed in range(10):
-        result = run(latents(model, seed, times))
+    for seed in range(12):
+        result = run(latents(model, seed, (1.0, 3.0, 10.0)[seed % 3]))
         assert np.all(np.asarray(result.code) == Code.CONVERGED)
         assert np.min(result.mu) > 0
         assert np.abs(np.asarray(result.mu).sum(-1) - 1).max() < 1e-12
@@ -82,16 +81,20 @@ def test_shares_stay_a_distribution_whatever_the_weights(times, substeps):
 def test_steps_that_are_too_long_fail_and_are_no_numbers():
     """Wild weights at few steps: every trajectory is a distribution or NaN with a code that says so, and the density is NaN."""
     model = neural(substeps=1)
-    space, run, codes = coordinates(model), jax.jit(model.trajectories), []
+    space, codes = coordinates(model), []
+
+    @jax.jit
+    def run(flat):
+        return model.trajectories(space.latents(space.constrain(flat), model.data)), space.potential(flat, model.data)
+
     for seed in range(10):
-        result = run(latents(model, seed, 30.0))
+        result, potential = run(30.0 * jax.random.normal(jax.random.key(seed), (space.size,)))
         good = np.asarray(result.code) == Code.CONVERGED
         codes += np.asarray(result.code).tolist()
         assert np.isnan(result.mu[~good]).all()
         assert np.all(np.asarray(result.mu)[good] >= 0)
         np.testing.assert_allclose(np.asarray(result.mu)[good].sum(-1), 1, atol=1e-12)
-        flat = 30.0 * jax.random.normal(jax.random.key(seed), (space.size,))
-        assert np.isfinite(space.potential(flat, model.data)) == good.all()
+        assert np.isfinite(potential) == good.all()
     assert {int(Code.OFF_SIMPLEX)} <= set(codes) <= {int(Code.OFF_SIMPLEX), int(Code.NOT_FINITE), int(Code.CONVERGED)}
 
 
@@ -159,7 +162,8 @@ def test_the_integration_agrees_with_another_at_fine_steps():
 
 
 def test_halving_the_steps_divides_the_error_by_four():
-    mus = [np.asarray(neural(substeps=n).trajectories(latents(neural(), 3)).mu) for n in (4, 8, 16)]
+    unknown = latents(neural(), 3)
+    mus = [np.asarray(jax.jit(neural(substeps=n).trajectories)(unknown).mu) for n in (4, 8, 16)]
     assert np.abs(mus[0] - mus[1]).max() / np.abs(mus[1] - mus[2]).max() == pytest.approx(4.0, rel=0.3)
 
 
@@ -167,8 +171,7 @@ def test_gradients_are_those_of_finite_differences_in_both_modes(model):
     space = coordinates(model)
     at, along = 0.3 * jax.random.normal(jax.random.key(0), (2, space.size))
     potential = jax.jit(lambda x: space.potential(x, model.data))
-    value, slope = jax.jit(lambda x: jax.jvp(potential, (x,), (along,)))(at)
-    gradient = jax.jit(jax.grad(potential))(at)
+    (value, slope), gradient = jax.jit(lambda x: (jax.jvp(potential, (x,), (along,)), jax.grad(potential)(x)))(at)
     assert float(slope) == pytest.approx(float(gradient @ along), rel=1e-10)
     h = 1e-5
     assert float(slope) == pytest.approx(float(potential(at + h * along) - potential(at - h * along)) / (2 * h), rel=1e-6)
@@ -240,10 +243,13 @@ def test_variational_fits_run_with_uncertain_starts_and_scale():
     counts = np.round(200 * chain(STARTS)[:, ::2]).astype(int)
     data = Population(TIMES[::2], counts=counts, totals=counts.sum(-1), states=NAMES)
     uncertain = neural(data, width=2, observation=Binomial(states=["I"]), initial=None, scale=dist.HalfNormal(1.0), horizon=2.4)
-    result = fit(uncertain, method="svi", guide="mean-field", num_steps=20, num_samples=8, starts=1, prior_samples=4)
+    result = fit(
+        uncertain, method="svi", guide="mean-field", num_steps=20, num_samples=8, num_particles=2, starts=1, prior_samples=4
+    )
     posterior = result.tree["posterior"]
     assert np.isfinite(posterior["mu"]).all()
     assert "rates_scale" in posterior
+    assert any("cannot be told from 8 draws" in sentence for sentence in result.warnings)
     assert result.predict([2.4], num_draws=2)["counts"].sizes["observed_state"] == 1
     assert scores(result, data)["coverage90"][0] > 0.5
 
@@ -251,14 +257,14 @@ def test_variational_fits_run_with_uncertain_starts_and_scale():
 @pytest.mark.slow
 def test_draws_of_nuts_hold_the_chain():
     two = neural(observed(STARTS[:2], seed=1), width=2, initial=STARTS[:2])
-    result = fit(two, num_chains=1, num_warmup=50, num_samples=20, max_tree_depth=6, starts=1, prior_samples=4)
+    result = fit(two, num_chains=1, num_warmup=50, num_samples=20, max_tree_depth=6, starts=1, prior_samples=0)
     assert np.isfinite(result.tree["posterior"]["mu"]).all()
     assert scores(result, observed(STARTS[:2]), initial=STARTS[:2])["mu_error"][0] < 2e-5
 
 
 @pytest.mark.slow
 def test_the_papers_least_squares_take_it():
-    result = fit(neural(), method="point", objective="paper", epochs=300, learning_rate=0.02, prior_samples=0)
+    result = fit(neural(), method="point", objective="paper", epochs=300, learning_rate=0.05, held_out=0.0, prior_samples=0)
     assert scores(result, observed(STARTS), initial=STARTS)["mu_error"][0] < 1e-3
 
 

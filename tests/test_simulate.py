@@ -131,7 +131,7 @@ def test_transition_probabilities_are_the_exponential_of_the_midpoint_s_rates_or
     rng = np.random.default_rng(0)
     mu, value = rng.dirichlet(np.ones(3), size=21), rng.standard_normal((21, 3))
     given = (jnp.asarray(mu)[None], jnp.asarray(value)[None])
-    found = np.asarray(_transitions(GAME, {"gamma": ARC}, jnp.asarray(mu[:1]), GRID, scheme, given))[0]
+    found = np.asarray(_transitions(GAME, {"gamma": ARC}, jnp.asarray(mu[:1]), GRID, scheme, False, given))[0]
     middle, h = isinstance(scheme, ExponentialMidpoint), 0.1
     for n, p in enumerate(found):
         m, v = (jnp.asarray(0.5 * (a[n] + a[n + 1]) if middle else a[n]) for a in (mu, value))
@@ -183,7 +183,7 @@ def test_agents_do_not_leave_an_absorbing_state_nor_enter_one_without_entry() ->
 @pytest.mark.slow
 def test_agents_in_single_precision() -> None:
     with jax.enable_x64(False):
-        population = made(noise="agents", size=1000, seed=1)
+        population = made(noise="agents", size=1000, seed=1, method="anderson")
     assert population.counts is not None and np.all(population.counts.sum(axis=-1) == 1000)
 
 

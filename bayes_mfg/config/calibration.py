@@ -65,7 +65,7 @@ class Config:
     reader : name of the reader.
     reader_options : its arguments; the path, where it has one, is absolute or relative to the current folder.
     game, paths, observation, initial : what a `Calibration` is made of.
-    grid : keyword arguments of `Calibration`: horizon, substeps, scheme, method.
+    grid : keyword arguments of `Calibration`: horizon, substeps, scheme, method, control.
     method : "nuts", "svi" or "point".
     seed : of everything random.
     prior_samples : draws of the prior.
@@ -265,7 +265,7 @@ def _initial(table: Any, top: Place) -> Any:
 
 
 def _grid(table: Mapping[str, Any], place: Place) -> dict[str, Any]:
-    keys = ("horizon", "substeps", "scheme", "method")
+    keys = ("horizon", "substeps", "scheme", "method", "control")
     found = arguments(Calibration, table, place, leave=set(inspect.signature(Calibration).parameters) - set(keys))
     check_grid(found, place)
     return found

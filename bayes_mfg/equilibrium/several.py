@@ -101,8 +101,8 @@ def enumerate(  # the field's word, used as `bm.equilibrium.enumerate`
     chosen = get_scheme(scheme)
     tolerance = default_tolerance(problem.mu0.dtype) if tol is None else float(tol)
     steps = MAX_STEPS["auto"] if max_steps is None else int(max_steps)
-    beliefs = _reply(problem, chosen, jnp.asarray(_ends(problem.mu0.size, starts - 1, seed), problem.mu0.dtype))
     nodes = [(_nodes(mu, grid, problem), _nodes(value, grid, problem)) for mu, value in guesses]
+    beliefs = _reply(problem, chosen, jnp.asarray(_ends(problem.mu0.size, starts - 1, seed), problem.mu0.dtype))
     if nodes:
         mu, value = (jnp.stack([node[k] for node in nodes]) for k in (0, 1))
         beliefs = jnp.concatenate([beliefs[0], mu]), jnp.concatenate([beliefs[1], value])

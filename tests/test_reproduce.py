@@ -1,0 +1,101 @@
+"""The benchmarks of the paper: settings, rows, and the command that makes them."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bayes_mfg.cli import main
+from bayes_mfg.errors import InputError
+from bayes_mfg.reproduce import SYSTEMS, Row, benchmark, reproduce, table
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"system": "lqr"}, "no benchmark system 'lqr'; choose one of lq, mfc"),
+        ({"system": "lq", "case": "square"}, "has no case 'square'; choose one of constant, arc, bell, population"),
+        ({"system": "lq", "states": 5}, "no version with 5 states"),
+        ({"system": "lq", "noise": -1.0}, "noise is -1.0"),
+        ({"system": "lq", "noise": math.nan}, "noise is nan"),
+        ({"system": "lq", "method": "mcmc"}, "no method 'mcmc'"),
+        ({"system": "lq", "seeds": 0}, "seeds is 0"),
+        ({"system": "lq", "finer": 1.5}, "finer is 1.5"),
+    ],
+)
+def test_unknown_names_and_numbers_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(InputError, match=words.replace("(", r"\(")):
+        next(reproduce(**options))
+
+
+def test_every_case_has_a_prior_for_every_true_parameter() -> None:
+    """Emissions searches its equilibria first; it has tests of its own."""
+    for system, (_, cases, sizes) in SYSTEMS.items():
+        if system == "emissions":
+            continue
+        for case in cases:
+            one = benchmark(system, case, sizes[-1])
+            one.game.check_parameters(one.paths)
+            assert set(one.truth) <= set(one.paths)
+            assert one.game.n_states == one.states
+            starts = one.starts(np.random.default_rng(0), 3, one.states)
+            assert starts.shape == (3, one.states)
+            np.testing.assert_allclose(starts.sum(axis=1), 1.0)
+
+
+def test_table_takes_medians_over_seeds() -> None:
+    row = Row("lq", "arc", 1e-3, 3, "game", "svi", 0, 1.0, 1.0, 0.1, 0.8, 1.0, 0.1, 0.3, math.nan, 5.0)
+    rows = [
+        row,
+        dataclasses.replace(row, seed=1, gamma_error=0.2, coverage90=0.9),
+        dataclasses.replace(row, seed=2, gamma_error=0.9),
+    ]
+    made = table(rows)
+    assert made["gamma_error"].item() == 0.2
+    assert made["coverage90"].item() == pytest.approx((0.8 + 0.9 + 0.8) / 3)
+    assert made["seeds"].item() == 3
+
+
+@pytest.mark.slow
+def test_a_row_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two small data sets of the constant benchmark: the fit reaches the noise floor, and the rows are whole."""
+    target = tmp_path / "rows.json"
+    words = [
+        "reproduce",
+        "lq",
+        "--noise",
+        "1e-3",
+        "--trajectories",
+        "5",
+        "--seeds",
+        "2",
+        "--draws",
+        "200",
+        "--json",
+        str(target),
+        "--quiet",
+    ]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert f"rows: {target}" in printed
+    rows = json.loads(target.read_text())
+    assert [row["seed"] for row in rows] == [0, 1]
+    for row in rows:
+        assert set(row) == {field.name for field in dataclasses.fields(Row)}
+        assert row["mu_error"] <= 1.05 * row["noise_floor"]
+        assert row["gamma_error"] < 0.1
+        assert row["coverage90"] in (0.0, 1.0)
+        assert row["pareto_k"] < 0.7
+        assert row["r_hat"] is None
+
+
+def test_the_command_refuses_a_bad_place_for_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep = tmp_path / "data.csv"
+    keep.write_text("precious")
+    assert main(["reproduce", "lq", "--json", str(keep)]) == 2
+    assert main(["reproduce", "lq", "--json", str(tmp_path / "no" / "rows.json")]) == 2
+    assert keep.read_text() == "precious"
+    assert "only older results are replaced" in capsys.readouterr().err
