@@ -18,7 +18,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.inference import fit, load, scores
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
-from bayes_mfg.models import Binomial, Calibration, Dirichlet, ForwardModel, Gaussian, NeuralODE, describe
+from bayes_mfg.models import Calibration, Dirichlet, ForwardModel, Gaussian, NeuralODE, describe
 from bayes_mfg.models.neural_ode import settle
 
 TIMES = np.linspace(0.0, 2.0, 11)
@@ -240,17 +240,14 @@ def test_other_data_share_what_is_compiled(model):
 
 @pytest.mark.slow
 def test_variational_fits_run_with_uncertain_starts_and_scale():
-    counts = np.round(200 * chain(STARTS)[:, ::2]).astype(int)
-    data = Population(TIMES[::2], counts=counts, totals=counts.sum(-1), states=NAMES)
-    uncertain = neural(data, width=2, observation=Binomial(states=["I"]), initial=None, scale=dist.HalfNormal(1.0), horizon=2.4)
-    result = fit(
-        uncertain, method="svi", guide="mean-field", num_steps=20, num_samples=8, num_particles=2, starts=1, prior_samples=4
-    )
+    data = Population(TIMES[::2], proportions=chain(STARTS)[:, ::2], states=NAMES)
+    uncertain = neural(data, width=2, observation=Gaussian(scale=0.02), initial=None, scale=dist.HalfNormal(1.0), horizon=2.4)
+    result = fit(uncertain, method="svi", guide="laplace", num_samples=8, starts=1, prior_samples=0)
     posterior = result.tree["posterior"]
     assert np.isfinite(posterior["mu"]).all()
     assert "rates_scale" in posterior
     assert any("cannot be told from 8 draws" in sentence for sentence in result.warnings)
-    assert result.predict([2.4], num_draws=2)["counts"].sizes["observed_state"] == 1
+    assert np.isfinite(result.predict([2.4], num_draws=2)["mu"]).all()
     assert scores(result, data)["coverage90"][0] > 0.5
 
 
