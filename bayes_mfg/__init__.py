@@ -9,7 +9,7 @@ from types import ModuleType
 
 __version__ = _version("bayes-mfg")
 
-_ROOMS = ("config", "data", "equilibrium", "errors", "games", "inference", "models", "paths")
+_ROOMS = ("config", "data", "equilibrium", "errors", "games", "inference", "models", "paths", "reproduce")
 
 __all__ = [*_ROOMS, "__version__"]
 
