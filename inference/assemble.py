@@ -24,22 +24,23 @@ CHUNK = 100
 
 _START = {"description": "initial share of the population"}
 
-_BRANCH = {"description": "probability of each equilibrium given the draw; mu and value are those of the most probable one"}
+_BRANCH = {"description": "probability of each equilibrium given the draw; mu and value are those of one of them, drawn by it"}
 
 PACKAGES = ("bayes-mfg", "jax", "numpyro", "arviz", "numpy", "xarray")
 
 
-def derived(model: ForwardModel, flat: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool = True) -> dict[str, np.ndarray]:
     """Parameters, populations, replicates and log likelihood of draws `(n, size)`, each with the leading axis `n`.
 
-    Draws whose equilibria are not all found have NaN populations and a non-zero `solver/code`.
+    Where there are several equilibria one is drawn: by its probability given the data, or without these each as likely as the others. Draws whose
+    equilibria are not all found have NaN populations and a non-zero `solver/code`.
     """
     space = coordinates(model)
     index = np.array([model.population.states.index(s) for s in model.initial.unknown_states(model.population)], int)
 
     def one(x: Array, key: Array, data: Data) -> dict[str, Array]:
         latents = space.latents(space.constrain(x), data)
-        result = model.trajectories(latents, data)
+        result = model.trajectories(latents, data, jax.random.fold_in(key, 1))
         likelihood = model.likelihood(latents, result.mu, data)
         return {
             **{f"parameter/{name}": path for name, path in result.parameters.items()},
@@ -58,6 +59,9 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int) -> dict[str, np.nd
 
     many = compiled(model, "derived", lambda: jax.jit(jax.vmap(one, in_axes=(0, 0, None))))
     keys = jax.random.split(jax.random.key(seed), len(flat))
+    data = model.data
+    if not given_data:
+        data = data._replace(record=data.record._replace(mask=jnp.zeros_like(data.record.mask)))
     parts = []
     for first in range(0, len(flat), CHUNK):
         chunk = slice(first, first + CHUNK)
@@ -66,7 +70,7 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int) -> dict[str, np.nd
         if short:
             # The last chunk is filled up, so that one compiled function serves all.
             x, k = jnp.concatenate([x, jnp.repeat(x[-1:], short, 0)]), jnp.concatenate([k, k[:short]])
-        part = many(x, k, model.data)
+        part = many(x, k, data)
         parts.append({name: np.asarray(value)[: len(flat[chunk])] for name, value in part.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -86,7 +90,7 @@ def prior_draws(model: ForwardModel, count: int, seed: int) -> tuple[dict[str, n
     space = coordinates(model)
     draw = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
     flat = np.asarray(draw(jax.random.split(jax.random.key(seed), count)))
-    result = derived(model, flat, seed)
+    result = derived(model, flat, seed, given_data=False)
     good = (result["solver/code"] == Code.CONVERGED).all(axis=-1)
     if not good.any():
         raise FitError("No prior draw has an equilibrium that the solver finds; the priors are too wide or too far off.")
@@ -187,7 +191,7 @@ def finite(value: Any) -> Any:
     """JSON has no infinities: they become None."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 

@@ -148,7 +148,7 @@ def _svi(model: ForwardModel, *, seed: int, progress: bool | None, starts: int =
 
 def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:
     if objective == "map":
-        mode = point.find_mode(model, seed=seed, progress=progress, **options)
+        mode = point.find_mode(model, seed=seed, progress=progress, curvature=False, **options)
         settings = {
             "objective": objective,
             "potential": mode.potential,

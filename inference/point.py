@@ -24,6 +24,9 @@ WORST = 1e30
 MOST_DENSE = 600
 """Unknowns up to which the mode search holds the whole curvature."""
 
+FLAT = 1e-4
+"""Curvature up to which a direction counts as flat: coordinates are of order one under most priors."""
+
 CLOSE = 1e-3
 """Length of the Newton step left, in posterior sds, at which the mode counts as found."""
 
@@ -122,12 +125,20 @@ class _Expanded:
         return float(found.fun), np.asarray(found.x)
 
 
-def find_mode(model: ForwardModel, *, seed: int = 0, starts: int = 3, max_steps: int = 500, progress: bool | None = None) -> Mode:
+def find_mode(
+    model: ForwardModel,
+    *,
+    seed: int = 0,
+    starts: int = 3,
+    max_steps: int = 500,
+    curvature: bool = True,
+    progress: bool | None = None,
+) -> Mode:
     """Posterior mode in unconstrained coordinates, and the curvature there.
 
     Second order: a trust region on the Gauss-Newton curvature from exact forward sensitivities (`sensitivity.py`), from the prior median and from
-    prior draws. Beyond `MOST_DENSE` unknowns that curvature is too large to hold: L-BFGS then, refined in coordinates whitened by the curvature at
-    its end, which central differences of the exact gradient give.
+    prior draws. Beyond `MOST_DENSE` unknowns sensitivities to all of them cost too much: L-BFGS then, refined in coordinates whitened by the
+    curvature at its end, which central differences of the exact gradient give.
 
     Parameters
     ----------
@@ -135,6 +146,7 @@ def find_mode(model: ForwardModel, *, seed: int = 0, starts: int = 3, max_steps:
     seed : of the prior draws.
     starts : number of starts, at least 1.
     max_steps : iterations per start.
+    curvature : whether the curvature is needed; beyond `MOST_DENSE` unknowns a mode without it is much cheaper, and its covariance is the identity.
     progress : show a progress bar; by default on a terminal only.
 
     Raises
@@ -161,8 +173,10 @@ def find_mode(model: ForwardModel, *, seed: int = 0, starts: int = 3, max_steps:
         best = min(ends, key=lambda end: end[0])[1]
         if isinstance(objective, _Expanded):
             covariance, factor = _square_root(objective.at(best)[2])
-        else:
+        elif curvature:
             best, covariance, factor = _refine(objective, best, max_steps)
+        else:
+            covariance = factor = np.eye(space.size)
         shown.update()
     value, gradient = objective(best)
     level = min(end[0] for end in ends) + 2.0
@@ -193,7 +207,10 @@ def _refine(objective: _Objective, best: np.ndarray, max_steps: int) -> tuple[np
 
 
 def exact_curvature(model: ForwardModel, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse of the exact Hessian of the potential `(size, size)`, and a square root of it, by central differences of the exact gradient."""
+    """Inverse of the exact Hessian of the potential `(size, size)`, and a square root of it, by central differences of the exact gradient.
+
+    Flat directions and those of negative curvature (`FLAT`) get unit scale; at a mode there are none, and the log tells of them.
+    """
     return _curvature(_Objective(model), at)
 
 
@@ -235,6 +252,11 @@ def _curvature(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tup
             if max(high, low) < WORST:
                 break
             width /= 10
+        else:
+            # No difference can be taken at the edge of what can be solved: the prior's unit scale has to do.
+            log.warning("The curvature of coordinate %d could not be taken: equilibria beside the mode are not found.", k)
+            hessian[k] = np.eye(size)[k]
+            continue
         hessian[k] = (up - down) / (2 * width)
     return _square_root(hessian)
 
@@ -242,6 +264,12 @@ def _curvature(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tup
 def _square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inverse of a curvature and a square root of that; directions of negative or no curvature get the prior's unit scale."""
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
-    values = np.where(values > 1e-2, values, 1.0)
+    if np.any(values <= FLAT):
+        log.info(
+            "The curvature is flat or negative in %d of %d directions; these get unit scale.",
+            int(np.sum(values <= FLAT)),
+            len(values),
+        )
+    values = np.where(values > FLAT, values, 1.0)
     factor = vectors / np.sqrt(values)
     return factor @ factor.T, factor

@@ -51,6 +51,8 @@ def predict(
     asked = _times(times, model.grid.times)
     fresh, names = None, list(model.population.trajectories)
     if initial is not None:
+        if getattr(model, "branches", None) is not None:
+            raise InputError("predict: which of several equilibria is played from a new initial population is not known.")
         if any(path.needs_observed for path in model.bound.values()):
             raise InputError(
                 "predict: a path takes the observed population as input, which a new initial population does not have."
@@ -118,7 +120,7 @@ def _one(model: ForwardModel) -> Any:
         latents = space.latents(space.constrain(x), data)
         if start is not None:
             latents = {**latents, "mu0": start}
-        result = model.trajectories(latents, data)
+        result = model.trajectories(latents, data, jax.random.fold_in(key, 1))
         left, weight = where
 
         def between(path: Array) -> Array:

@@ -183,6 +183,11 @@ def _starts(population: Population, model: ForwardModel, initial: Any) -> tuple[
     if initial is None and _same(population, model.population):
         return None, isinstance(model.initial, FirstObserved)
     if initial is None or (isinstance(initial, str) and initial == "observed"):
+        if population.times[0] != model.grid.times[0]:
+            raise InputError(
+                f"scores: the population is first observed at {population.times[0]:g}, the model starts at {model.grid.times[0]:g}; "
+                "initial populations are needed."
+            )
         return FirstObserved().fixed(population), True
     try:
         starts = np.asarray(initial, dtype=float)

@@ -2,8 +2,9 @@
 
 The likelihood sees the unknowns through the populations at the observed times and through its own parameters. With `J` the derivative of these
 with respect to the unconstrained coordinates, by forward mode through the equilibrium, the posterior's curvature is `J' W J + prior`, where `W` is
-the likelihood's own second derivative; what is left out is the equilibrium's second derivative times the misfit. All columns of `J` share one
-linearisation of every equilibrium. Coordinates of initial populations belong to one trajectory each: one pass serves all trajectories at once.
+the likelihood's own second derivative. What is left out are second derivatives of the equilibrium, of the maps to the unknowns' supports, and of the
+sum over several equilibria, times the misfit. All columns of `J` share one linearisation of every equilibrium. Coordinates of initial populations
+belong to one trajectory each: one pass serves all trajectories at once.
 """
 
 import math
@@ -41,6 +42,10 @@ class Quadratic(NamedTuple):
 def quadratic(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> Quadratic`."""
     return compiled(model, "quadratic", lambda: jax.jit(_Expansion(model).__call__))
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 class _Expansion:
@@ -100,7 +105,7 @@ class _Expansion:
 
         def dot(a: Any, b: Any) -> Array:
             """Products of all pairs of shared columns."""
-            parts = jax.tree.map(lambda x, y: x.reshape(len(x), -1) @ y.reshape(len(y), -1).T, a, b)
+            parts = jax.tree.map(lambda x, y: _flat(x) @ _flat(y).T, a, b)
             return jax.tree.reduce(jnp.add, parts)
 
         some = jax.tree.map(lambda x: x[:n], (moved, bent))

@@ -1,6 +1,7 @@
 """Variational inference in the coordinates whitened at the mode, with NumPyro's guides; the Laplace approximation among them."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,8 +29,14 @@ GUIDES: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMulti
 CHUNK = 100
 """Optimiser steps per compiled call."""
 
-RELIABLE = 0.7
-"""Pareto k of the importance ratios up to which they can be trusted (Vehtari et al., JMLR 25, 2024)."""
+
+def reliable(draws: int) -> float:
+    """Pareto k up to which importance ratios of so many draws can be trusted.
+
+    Source: Vehtari, Simpson, Gelman, Yao and Gabry, Pareto smoothed importance sampling, JMLR 25 (2024).
+    """
+    return min(0.7, 1.0 - 1.0 / math.log10(draws)) if draws > 10 else 0.0
+
 
 FEWEST = 25
 """Draws from which a Pareto k can be had: its tail is a fifth of them, at least five."""
@@ -72,8 +79,8 @@ def approximate(
     add covariance. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted. "laplace" takes no updates: it is the
     normal at the mode with the inverse of the exact curvature there.
 
-    Every guide is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to 0.7 they can be trusted, and with `importance` the draws
-    are resampled by them, which corrects what the guide gets wrong.
+    Every guide is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to a limit (`reliable`) they can be trusted, and with
+    `importance` the draws are resampled by them, which corrects what the guide gets wrong.
 
     Raises
     ------
@@ -169,7 +176,8 @@ def _judged(
     ratios = density[good] - np.asarray(log_guide)[good]
     weights, pareto_k = psis(ratios)
     flat, density = flat[good], density[good]
-    trusted = pareto_k <= RELIABLE
+    limit = reliable(len(ratios))
+    trusted = pareto_k <= limit
     settings |= {
         "rejected_draws": int((~good).sum()),
         **({} if np.isnan(pareto_k) else {"pareto_k": pareto_k}),
@@ -183,7 +191,7 @@ def _judged(
         )
     elif not trusted:
         warnings.append(
-            f"The guide is far from the posterior: Pareto k of its importance ratios is {pareto_k:.2f}, above {RELIABLE}"
+            f"The guide is far from the posterior: Pareto k of its importance ratios is {pareto_k:.2f}, above {limit:.2f}"
             f"{', so the draws were not reweighted' if importance else ''}; do not trust its widths, use NUTS."
         )
     elif importance:
@@ -211,6 +219,8 @@ def potentials(model: ForwardModel, flat: np.ndarray) -> np.ndarray:
 
 def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     """Pareto-smoothed importance weights that sum to one, and the Pareto k of the tail; fewer than `FEWEST` are not smoothed, and k is NaN."""
+    if np.ptp(log_ratios) < 1e-8:  # the guide is the posterior; there is no tail to look at
+        return np.full(len(log_ratios), 1.0 / len(log_ratios)), -math.inf
     smoothed, pareto_k = array_stats.psislw(-log_ratios) if len(log_ratios) >= FEWEST else (log_ratios, np.nan)
     weights = np.exp(smoothed - smoothed.max())
     return weights / weights.sum(), float(pareto_k)

@@ -17,7 +17,7 @@ import numpyro.distributions as dist
 from jax import Array
 
 from bayes_mfg.data import Population
-from bayes_mfg.equilibrium import Code, Equilibrium, Sampled, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium import Branch, Code, Equilibrium, Sampled, Scheme, TimeGrid, solve
 from bayes_mfg.equilibrium.grid import MOST_INTERVALS
 from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
@@ -56,8 +56,8 @@ class Trajectories(NamedTuple):
     parameters : name -> path on the grid, `(T, ...)`, or `(R, T, ...)` where it differs between trajectories.
     mu, value : `(R, T, d)`; NaN where the solve failed.
     code, residual, iterations : of the solves, `(R,)`, `(R,)`, `(R, 3)`.
-    branch : posterior probability of every branch given this draw, `(R, K)`; None where there is one only. `mu` and `value` are those of the
-        most probable branch.
+    branch : posterior probability of every branch given this draw, `(R, K)`; None where there is one only. `mu` and `value` are those of one
+        branch.
     correction : what the sum over branches adds to the log likelihood at `mu`, `(R,)`; None where there is one branch only.
     """
 
@@ -120,8 +120,11 @@ class ForwardModel(abc.ABC):
         self.compiled: dict[str, Any] = {}
 
     @abc.abstractmethod
-    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None) -> Trajectories:
-        """Populations and parameter paths that the unknowns imply; pure and differentiable in forward and reverse mode."""
+    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
+        """Populations and parameter paths that the unknowns imply; pure and differentiable in forward and reverse mode.
+
+        With a `key`, one of several equilibria is drawn by its probability given the unknowns and the data; without, the most probable is taken.
+        """
 
     @property
     @abc.abstractmethod
@@ -238,9 +241,10 @@ class Calibration(ForwardModel):
     scheme : time scheme of the solver.
     method : solver method.
     control : the population follows a social planner (mean field control) instead of an equilibrium.
-    branches : for games with several equilibria: one `Equilibrium` for each (see `bayes_mfg.equilibrium.enumerate`), or pairs `(mu, value)` of arrays
-        `(T, d)` on the model's grid, from which the solver sets out. Which of them a trajectory follows is a discrete unknown, uniform a priori
-        and independent between trajectories, that is summed out of the likelihood.
+    branches : for games with several equilibria: those that `bayes_mfg.equilibrium.enumerate` found, or pairs `(mu, value)` of arrays `(T, d)` on the
+        model's grid, from which the solver sets out. Which of them a trajectory follows is a discrete unknown, uniform a priori and independent
+        between trajectories, that is summed out of the likelihood; posterior draws of populations come from a branch drawn by its probability.
+        At other parameters two of them may lead to one equilibrium: the probability is then shared between them and means nothing.
 
     Raises
     ------
@@ -260,7 +264,7 @@ class Calibration(ForwardModel):
         scheme: str | Scheme = "exponential",
         method: str = "auto",
         control: bool = False,
-        branches: Sequence[Any] = (),
+        branches: Sequence[Any] | None = None,
     ) -> None:
         if not isinstance(game, Game):
             raise InputError(f"game is {game!r}; a bayes_mfg.games.Game is needed.")
@@ -295,7 +299,7 @@ class Calibration(ForwardModel):
     def arranged(self, population: Population) -> Population:
         return _in_order_of_game(population, self.game)
 
-    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None) -> Trajectories:
+    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
         """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
         data = self.data if data is None else data
         nodes = jnp.asarray(self.grid.fine_times, latents["mu0"].dtype)
@@ -330,13 +334,13 @@ class Calibration(ForwardModel):
         else:
             beliefs = tuple(jnp.asarray(part, nodes.dtype) for part in self.branches)
             reported, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, guess))(beliefs)
-            chosen = self._summed_out(latents, data, Trajectories(reported, *rest))
+            chosen = self._summed_out(latents, data, Trajectories(reported, *rest), key)
         return chosen._replace(
             parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()}
         )
 
-    def _summed_out(self, latents: Mapping[str, Any], data: Data, several: Trajectories) -> Trajectories:
-        """The most probable branch of every trajectory, and what the others add; arrays of `several` have a leading axis `(K, R)`.
+    def _summed_out(self, latents: Mapping[str, Any], data: Data, several: Trajectories, key: Array | None) -> Trajectories:
+        """One branch of every trajectory, and what the others add; arrays of `several` have a leading axis `(K, R)`.
 
         A branch whose solve failed makes the draw a failed one: it could have been the trajectory's.
         """
@@ -349,7 +353,7 @@ class Calibration(ForwardModel):
         log_likelihood = jax.vmap(likelihood)(several.mu)
         count = len(log_likelihood)
         total = jax.nn.logsumexp(log_likelihood, axis=0) - math.log(count)
-        best = jnp.argmax(log_likelihood, axis=0)
+        best = jnp.argmax(log_likelihood, axis=0) if key is None else jax.random.categorical(key, log_likelihood, axis=0)
         rows = jnp.arange(log_likelihood.shape[1])
         chosen: Trajectories = jax.tree.map(lambda x: x[best, rows], several)
         return chosen._replace(
@@ -387,20 +391,25 @@ class Calibration(ForwardModel):
         }
 
 
-def _beliefs(branches: Sequence[Any], shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
+def _beliefs(branches: Sequence[Any] | None, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
     """Populations and values `(K, T, d)` that the solver sets out from, None where it starts by itself.
 
     Raises
     ------
     InputError : for what is neither an equilibrium nor a pair of arrays of the grid's shape, and for a single branch.
     """
-    if not len(branches):
+    if branches is None or not len(branches):
         return None
-    pairs = [(b.mu, b.value) if isinstance(b, Equilibrium) else tuple(b) for b in branches]
+    solved = [b.equilibrium if isinstance(b, Branch) else b for b in branches]
+    pairs = [(b.mu, b.value) if isinstance(b, Equilibrium) else b for b in solved]
     if len(pairs) < 2:
         raise InputError("Calibration: branches holds one; at least two are needed to choose between, or none.")
     for k, pair in zip(range(len(pairs)), pairs, strict=True):
-        if len(pair) != 2 or any(np.shape(part) != shape or not np.all(np.isfinite(part)) for part in pair):
+        if (
+            not isinstance(pair, tuple | list)
+            or len(pair) != 2
+            or any(np.shape(part) != shape or not np.all(np.isfinite(part)) for part in pair)
+        ):
             raise InputError(
                 f"Calibration: branch {k} must be an equilibrium on the model's grid, or two finite arrays of shape {shape}."
             )

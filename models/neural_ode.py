@@ -135,7 +135,7 @@ class NeuralODE(ForwardModel):
         self.bound = {PARAMETER: dataclasses.replace(bound, description=words)}
         self.labels = {PARAMETER: tuple(f"{states[x]} to {states[y]}" for x, y in pairs)}
 
-    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None) -> Trajectories:
+    def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
         """Populations and rates that the unknowns imply; pure and differentiable in forward and reverse mode."""
         rates = self.bound[PARAMETER].function(latents["raw"][PARAMETER])
         start = latents["mu0"]

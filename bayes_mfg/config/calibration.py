@@ -323,7 +323,7 @@ def _method_functions(method: str, table: Mapping[str, Any], place: Place) -> li
     if method == "svi":
         return [searches, (svi.approximate, set())]
     objective = choose(table.get("objective", "map"), ("map", "paper"), place.at("objective"))
-    return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, set())]
+    return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, {"starts", "max_steps"})]
 
 
 def _option_parameters(method: str, table: Mapping[str, Any], place: Place) -> dict[str, inspect.Parameter]:

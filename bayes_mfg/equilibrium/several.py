@@ -44,8 +44,8 @@ class Branch:
     residual : its largest defect.
     exploitability : what one agent could gain by leaving it, in units of cost; NaN for a social planner's solution.
     spectral_radius : of the map from a believed population, by the value that answers it, to the population that follows, linearised here.
-    attracts : whether that radius is below one, so that beliefs close to this equilibrium lead to it.
-    starts : number of starts that ended here.
+    attracts : whether that radius is below one, so that beliefs close to this equilibrium lead to it; False where the radius was not found (NaN).
+    starts : number of starts, and of points between other equilibria, that ended here.
     """
 
     equilibrium: Equilibrium
@@ -97,10 +97,17 @@ def enumerate(  # the field's word, used as `bm.equilibrium.enumerate`
     """
     if isinstance(starts, bool) or not isinstance(starts, int) or starts < 1:
         raise InputError(f"enumerate: starts is {starts!r}; a whole number of at least 1 is needed.")
+    if tol is not None and not (np.isfinite(tol) and tol > 0):
+        raise InputError(f"enumerate: tol is {tol!r}; a positive number is needed.")
+    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1):
+        raise InputError(f"enumerate: max_steps is {max_steps!r}; a whole number of at least 1 is needed.")
+    if not (np.isfinite(distinct) and distinct > 0):
+        raise InputError(f"enumerate: distinct is {distinct!r}; a positive number is needed.")
     problem = build(game, params, mu0, grid, control)
     chosen = get_scheme(scheme)
     tolerance = default_tolerance(problem.mu0.dtype) if tol is None else float(tol)
     steps = MAX_STEPS["auto"] if max_steps is None else int(max_steps)
+    distinct = max(distinct, 100 * tolerance)  # in single precision two ends of one search differ by the tolerance
     nodes = [(_nodes(mu, grid, problem), _nodes(value, grid, problem)) for mu, value in guesses]
     beliefs = _reply(problem, chosen, jnp.asarray(_ends(problem.mu0.size, starts - 1, seed), problem.mu0.dtype))
     if nodes:
@@ -167,13 +174,21 @@ def _many(problem: Problem, starts: Pair, method: str, scheme: Scheme, tolerance
     if not len(starts[0]):
         return []
     batch = _solve_all(problem, starts, method, scheme, tolerance, steps)
-    return [jax.tree.map(lambda x, k=k: x[k], batch) for k in range(len(starts[0]))]
+    return [jax.tree.map(lambda x, k=k: x[k] if eqx.is_array(x) else x, batch) for k in range(len(starts[0]))]
 
 
 @eqx.filter_jit
 def _solve_all(problem: Problem, starts: Pair, method: str, scheme: Scheme, tolerance: float, steps: int) -> Equilibrium:
     # One after the other: side by side, all wait for the slowest, and Newton's blocks of all starts have to fit into memory at once.
-    return lax.map(lambda start: _solve(problem, start, method, scheme, tolerance, steps), starts)
+    rest: list[Any] = []  # what is no array, such as a plain function among the parameters, is the same for all
+
+    def one(start: Pair) -> Any:
+        arrays, other = eqx.partition(_solve(problem, start, method, scheme, tolerance, steps), eqx.is_array)
+        rest.append(other)
+        return arrays
+
+    arrays = lax.map(one, starts)
+    return eqx.combine(arrays, rest[0])
 
 
 def _collect(found: list[tuple[Equilibrium, int]], solutions: Sequence[Equilibrium], distinct: float) -> int:

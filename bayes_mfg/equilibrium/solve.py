@@ -115,6 +115,8 @@ def solve(
     """
     if method not in MAX_STEPS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(MAX_STEPS)}.")
+    if not isinstance(control, bool):
+        raise InputError(f"control is {control!r}; True or False is needed.")
     problem = build(game, params, mu0, grid, control)
     chosen = get_scheme(scheme)
     tolerance = default_tolerance(problem.mu0.dtype) if tol is None else float(tol)

@@ -55,6 +55,7 @@ class Benchmark:
     noise : the paper's noise of this row, None for none.
     control : whether a social planner chooses.
     starts : draws initial populations `(count, d)`.
+    made_by : the game that makes the data where it is not the one that is fitted.
     observe_every : every so many grid points are observed.
     data : makes training and test data from a seed where these are no noisy equilibria of the game.
     observation : of such data.
@@ -74,6 +75,7 @@ class Benchmark:
     noise: float | None
     control: bool = False
     starts: Callable[[np.random.Generator, int, int], np.ndarray] = lambda rng, count, d: rng.dirichlet(np.ones(d), count)
+    made_by: Game | None = None
     observe_every: int = 1
     data: Callable[[int], tuple[Population, Population]] | None = None
     observation: Observation | None = None
@@ -141,7 +143,9 @@ def _cybersecurity(case: str, d: int) -> Benchmark:
     if case == "live":
         # Defence is worth its price while many are infected and not afterwards, so that everybody switches on the way.
         game = games.Cybersecurity(defence_cost=0.1, infection_cost=0.5, temperature=LIVE_TEMPERATURE)
-    return Benchmark("cybersecurity", case, 4, game, truth, priors, 10.0, 100, Size(200, 40), 1e-3)
+    # Data are those of the hard response, as in the paper; fits answer smoothly, for gradients.
+    hard = None if case == "live" else games.Cybersecurity(temperature=0.0)
+    return Benchmark("cybersecurity", case, 4, game, truth, priors, 10.0, 100, Size(200, 40), 1e-3, made_by=hard)
 
 
 LIVE_TEMPERATURE = 0.05
@@ -196,7 +200,8 @@ def _emissions(case: str, d: int) -> Benchmark:
     game = games.Emissions(d)
     grid = TimeGrid(6.0, 151)
     start = np.eye(d)[3]
-    stable = tuple(branch for branch in enumerate(game, {}, start, grid) if branch.attracts)
+    # A repelling equilibrium is nobody's: beliefs beside it lead away.
+    stable = tuple(branch for branch in enumerate(game, {}, start, grid) if not branch.spectral_radius >= 1.0)
     return Benchmark(
         "emissions",
         case,
