@@ -27,7 +27,7 @@ MOST_DENSE = 600
 FLAT = 1e-4
 """Curvature up to which a direction counts as flat: coordinates are of order one under most priors."""
 
-CLOSE = 1e-3
+CLOSE = 5e-5
 """Length of the Newton step left, in posterior sds, at which the mode counts as found."""
 
 
@@ -39,7 +39,7 @@ class Mode:
     ----------
     location : `(size,)`.
     potential : negative log density there.
-    covariance : inverse curvature `(size, size)`, positive definite.
+    covariance : inverse Gauss-Newton curvature `(size, size)`, positive definite; see `exact_curvature` for the whole one.
     factor : `(size, size)` with `factor @ factor.T = covariance`.
     gradient_norm : of the potential in the metric of the covariance; about 0 at a mode.
     evaluations : gradients spent.

@@ -383,7 +383,7 @@ class Calibration(ForwardModel):
         return {
             "method": self.method,
             "scheme": type(self.scheme).__name__,
-            "control": self.control,
+            "control": int(self.control),  # NetCDF has no truth values
             "branches": 1 if self.branches is None else len(self.branches[0]),
             "tolerance": 1e-11 if jnp.zeros(()).dtype == jnp.float64 else 1e-5,
             "substeps": self.grid.substeps,
