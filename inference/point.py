@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 WORST = 1e30
 """Potential given to the optimiser where a solve fails, so that its line search turns back."""
 
+FEW = 30
+"""Unknowns up to which first-order search and differences of the gradient are cheaper than compiling the sensitivities."""
+
 MOST_DENSE = 600
-"""Unknowns up to which the mode search holds the whole curvature."""
+"""Unknowns up to which the mode search takes sensitivities to all of them."""
 
 FLAT = 1e-4
 """Curvature up to which a direction counts as flat: coordinates are of order one under most priors."""
@@ -39,7 +42,7 @@ class Mode:
     ----------
     location : `(size,)`.
     potential : negative log density there.
-    covariance : inverse Gauss-Newton curvature `(size, size)`, positive definite; see `exact_curvature` for the whole one.
+    covariance : inverse curvature `(size, size)`, positive definite; Gauss-Newton's where the search was of second order, see `exact_curvature`.
     factor : `(size, size)` with `factor @ factor.T = covariance`.
     gradient_norm : of the potential in the metric of the covariance; about 0 at a mode.
     evaluations : gradients spent.
@@ -136,9 +139,9 @@ def find_mode(
 ) -> Mode:
     """Posterior mode in unconstrained coordinates, and the curvature there.
 
-    Second order: a trust region on the Gauss-Newton curvature from exact forward sensitivities (`sensitivity.py`), from the prior median and from
-    prior draws. Beyond `MOST_DENSE` unknowns sensitivities to all of them cost too much: L-BFGS then, refined in coordinates whitened by the
-    curvature at its end, which central differences of the exact gradient give.
+    With more than `FEW` unknowns second order: a trust region on the Gauss-Newton curvature from exact forward sensitivities (`sensitivity.py`), from
+    the prior median and from prior draws. With few, compiling those takes longer than it saves, and beyond `MOST_DENSE` there are too many: L-BFGS
+    then, refined in coordinates whitened by the curvature at its end, which central differences of the exact gradient give.
 
     Parameters
     ----------
@@ -157,7 +160,7 @@ def find_mode(
     points = [space.prior_median()]
     keys = jax.random.split(jax.random.key(seed), max(starts - 1, 0))
     points += [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
-    objective = _Expanded(model) if space.size <= MOST_DENSE else _Objective(model)
+    objective = _Expanded(model) if FEW < space.size <= MOST_DENSE else _Objective(model)
     minimise = objective.minimise if isinstance(objective, _Expanded) else functools.partial(_minimise, objective)
     ends = []
     with bar(len(points) + 1, "mode", progress) as shown:
@@ -173,7 +176,7 @@ def find_mode(
         best = min(ends, key=lambda end: end[0])[1]
         if isinstance(objective, _Expanded):
             covariance, factor = _square_root(objective.at(best)[2])
-        elif curvature:
+        elif curvature or space.size <= FEW:
             best, covariance, factor = _refine(objective, best, max_steps)
         else:
             covariance = factor = np.eye(space.size)

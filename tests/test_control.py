@@ -300,7 +300,7 @@ def test_what_a_planner_did_is_calibrated_as_such():
         substeps=1,
         control=True,
     )
-    assert model.solver["control"] is True
+    assert model.solver["control"]
     posterior = fit(model, method="point", prior_samples=0).tree["posterior"]
     assert float(posterior["gamma"].isel(chain=0, draw=0, time=0)) == pytest.approx(1.55, abs=1e-5)
     np.testing.assert_allclose(posterior["mu"].isel(chain=0, draw=0), data.shares, atol=1e-7)

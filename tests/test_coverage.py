@@ -8,6 +8,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_intervals_of_a_constant_hold_it():
-    """At a true rate of 0.9, two or fewer of six hold it by chance in 1 of 800 runs."""
-    held = [row["coverage"] for row in study("constant", 6)]
-    assert sum(held) > 2
+    """At a true rate of 0.9, one or none of four holds it by chance in 1 of 270 runs."""
+    held = [row["coverage"] for row in study("constant", 4)]
+    assert sum(held) > 1
