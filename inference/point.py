@@ -18,8 +18,8 @@ from .sensitivity import quadratic
 
 log = logging.getLogger(__name__)
 
-WORST = 1e30
-"""Potential given to the optimiser where a solve fails, so that its line search turns back."""
+WORST = 1e10
+"""Potential given to the optimiser where a solve fails, so that its line search turns back; more where potentials themselves are large."""
 
 FEW = 30
 """Unknowns up to which first-order search and differences of the gradient are cheaper than compiling the sensitivities."""
@@ -70,14 +70,18 @@ class _Objective:
         self.data = model.data
         self.evaluations = 0
         self.failures = 0
+        self.failed = False
+        self.worst = WORST
 
     def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = self.function(jnp.asarray(flat), self.data)
         self.evaluations += 1
         value, gradient = float(value), np.asarray(gradient, dtype=float)
-        if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
+        self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)))
+        if self.failed:
             self.failures += 1
-            return WORST, np.zeros_like(gradient)
+            return self.worst, np.zeros_like(gradient)
+        self.worst = max(self.worst, 1e3 * abs(value))
         return value, gradient
 
 
@@ -89,6 +93,8 @@ class _Expanded:
         self.data = model.data
         self.evaluations = 0
         self.failures = 0
+        self.failed = False
+        self.worst = WORST
         self.flat: np.ndarray | None = None
 
     def at(self, flat: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -97,11 +103,13 @@ class _Expanded:
             self.flat = np.array(flat)
             self.evaluations += 1
             value, gradient, curvature = (np.asarray(x, float) for x in self.function(jnp.asarray(flat), self.data))
-            if np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature)):
-                self.found = float(value), gradient, curvature
-            else:
+            self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature)))
+            if self.failed:
                 self.failures += 1
-                self.found = WORST, np.zeros_like(gradient), np.eye(gradient.size)
+                self.found = self.worst, np.zeros_like(gradient), np.eye(gradient.size)
+            else:
+                self.worst = max(self.worst, 1e3 * abs(float(value)))
+                self.found = float(value), gradient, curvature
         return self.found
 
     def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -111,9 +119,9 @@ class _Expanded:
         """Trust-region Gauss-Newton (scipy's `trust-exact`), until the step left to the minimum is `CLOSE` posterior sds."""
 
         def settled(intermediate_result: scipy.optimize.OptimizeResult) -> None:
-            value, gradient, curvature = self.at(intermediate_result.x)
+            _, gradient, curvature = self.at(intermediate_result.x)
             factor = _square_root(curvature)[1]
-            if value < WORST and np.linalg.norm(factor.T @ gradient) < CLOSE:
+            if not self.failed and np.linalg.norm(factor.T @ gradient) < CLOSE:
                 raise StopIteration
 
         found = scipy.optimize.minimize(
@@ -226,7 +234,8 @@ def _solvable(objective: _Objective | _Expanded, point: np.ndarray, centre: np.n
     """The point, or the first on the way to the prior's centre at which all solves succeed."""
     for share in (1.0, 0.5, 0.25, 0.0):
         candidate = centre + share * (point - centre)
-        if objective(candidate)[0] < WORST:
+        objective(candidate)
+        if not objective.failed:
             return candidate
     return None
 
@@ -251,8 +260,10 @@ def _curvature(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tup
         for _ in range(4):
             shift = np.zeros(size)
             shift[k] = width
-            (high, up), (low, down) = objective(at + shift), objective(at - shift)
-            if max(high, low) < WORST:
+            _, up = objective(at + shift)
+            failed = objective.failed
+            _, down = objective(at - shift)
+            if not (failed or objective.failed):
                 break
             width /= 10
         else:
