@@ -149,7 +149,8 @@ def find_mode(
 
     With more than `FEW` unknowns second order: a trust region on the Gauss-Newton curvature from exact forward sensitivities (`sensitivity.py`), from
     the prior median and from prior draws. With few, compiling those takes longer than it saves, and beyond `MOST_DENSE` there are too many: L-BFGS
-    then, refined in coordinates whitened by the curvature at its end, which central differences of the exact gradient give.
+    then, and with several equilibria, refined in coordinates whitened by the curvature at its end, which central differences of the exact gradient
+    give.
 
     Parameters
     ----------
@@ -168,7 +169,9 @@ def find_mode(
     points = [space.prior_median()]
     keys = jax.random.split(jax.random.key(seed), max(starts - 1, 0))
     points += [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
-    objective = _Expanded(model) if FEW < space.size <= MOST_DENSE else _Objective(model)
+    # Between several equilibria the Gauss-Newton curvature jumps where another becomes the most probable, and the search may stop short.
+    smooth = getattr(model, "branches", None) is None
+    objective = _Expanded(model) if smooth and FEW < space.size <= MOST_DENSE else _Objective(model)
     minimise = objective.minimise if isinstance(objective, _Expanded) else functools.partial(_minimise, objective)
     ends = []
     with bar(len(points) + 1, "mode", progress) as shown:
