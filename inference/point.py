@@ -223,9 +223,17 @@ def _refine(objective: _Objective, best: np.ndarray, max_steps: int) -> tuple[np
 def exact_curvature(model: ForwardModel, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inverse of the exact Hessian of the potential `(size, size)`, and a square root of it, by central differences of the exact gradient.
 
-    Flat directions and those of negative curvature (`FLAT`) get unit scale; at a mode there are none, and the log tells of them.
+    Flat directions and those of negative curvature (`FLAT`) get unit scale; at a mode there are none, and a warning tells of them.
     """
-    return _curvature(_Objective(model), at)
+    hessian = _hessian(_Objective(model), at)
+    flat = int(np.sum(np.linalg.eigvalsh(hessian) <= FLAT))
+    if flat:
+        log.warning(
+            "The curvature is flat or negative in %d of %d directions; these get unit scale, which says nothing.",
+            flat,
+            len(hessian),
+        )
+    return _square_root(hessian)
 
 
 def _whitened(objective: _Objective, x: np.ndarray, at: np.ndarray, by: np.ndarray) -> tuple[float, np.ndarray]:
@@ -250,8 +258,13 @@ def _minimise(objective: object, start: np.ndarray, max_steps: int) -> tuple[flo
     return float(found.fun), np.asarray(found.x)
 
 
-def _curvature(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse Hessian and a square root of it.
+def _curvature(objective: _Objective, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse Hessian and a square root of it."""
+    return _square_root(_hessian(objective, at))
+
+
+def _hessian(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> np.ndarray:
+    """Hessian of the potential `(size, size)`.
 
     Coordinates are of order one under the prior, so one step length serves all. It is the preconditioner of samplers, which needs three
     digits, and central differences of an exact gradient give six.
@@ -275,18 +288,12 @@ def _curvature(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tup
             hessian[k] = np.eye(size)[k]
             continue
         hessian[k] = (up - down) / (2 * width)
-    return _square_root(hessian)
+    return 0.5 * (hessian + hessian.T)
 
 
 def _square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inverse of a curvature and a square root of that; directions of negative or no curvature get the prior's unit scale."""
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
-    if np.any(values <= FLAT):
-        log.info(
-            "The curvature is flat or negative in %d of %d directions; these get unit scale.",
-            int(np.sum(values <= FLAT)),
-            len(values),
-        )
     values = np.where(values > FLAT, values, 1.0)
     factor = vectors / np.sqrt(values)
     return factor @ factor.T, factor

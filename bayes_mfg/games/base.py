@@ -67,6 +67,18 @@ class Parameter:
             )
 
 
+def check_size(n_states: Any, where: str) -> int:
+    """The number of states that a constructor was given.
+
+    Raises
+    ------
+    InputError : when it is no whole number from 2 to 10000.
+    """
+    if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
+        raise InputError(f"{where}: n_states is {n_states!r}; from 2 to 10000 states are possible.")
+    return int(n_states)
+
+
 class Game(eqx.Module):
     """A finite-state mean field game in continuous time: agents minimise expected cost.
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 
-from .base import Game, Parameter
+from .base import Game, Parameter, check_size
 
 
 class BikeShare(Game):
@@ -58,9 +58,7 @@ class BikeShare(Game):
         edge_value: ArrayLike | None = None,
         states: Sequence[str] | None = None,
     ) -> None:
-        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
-            raise InputError(f"BikeShare: n_states is {n_states!r}; from 2 to 10000 states are possible.")
-        size = int(n_states)
+        size = check_size(n_states, "BikeShare")
         names = tuple(str(x) for x in range(size)) if states is None else tuple(states)
         if len(names) != size or len(set(names)) != size or not all(isinstance(name, str) and name for name in names):
             raise InputError(f"BikeShare: states is {states!r}; {size} different names are needed.")

@@ -6,13 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 
-from .base import Game, Parameter
+from .base import Game, Parameter, check_size
 
 VARIANTS = {"bandwagon": -1.0, "deterrent": 1.0}
 """Sign of the crowd's mean in the fine."""
@@ -68,11 +67,9 @@ class Emissions(Game):
         cap: ArrayLike = 6.0,
         price: ArrayLike = 5.0,
     ) -> None:
-        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
-            raise InputError(f"Emissions: n_states is {n_states!r}; from 2 to 10000 states are possible.")
         if variant not in VARIANTS:
             raise InputError(f"Emissions: variant is {variant!r}; it is one of {', '.join(VARIANTS)}.")
-        self.size = int(n_states)
+        self.size = check_size(n_states, "Emissions")
         self.base_rate = base_rate
         self.variant = variant
         self.sharpness = sharpness

@@ -5,13 +5,10 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from bayes_mfg.errors import InputError
-
-from .base import Game, Parameter
+from .base import Game, Parameter, check_size
 
 
 class LinearQuadratic(Game):
@@ -55,11 +52,9 @@ class LinearQuadratic(Game):
         base_rate: ArrayLike = 2.0,
         max_rate: ArrayLike = 100.0,
     ) -> None:
-        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
-            raise InputError(f"LinearQuadratic: n_states is {n_states!r}; from 2 to 10000 states are possible.")
         Parameter("congestion_power", lower=0.0, closed=False).check(congestion_power, "LinearQuadratic")
         Parameter("max_rate", lower=0.0, closed=False).check(max_rate, "LinearQuadratic")
-        self.size = int(n_states)
+        self.size = check_size(n_states, "LinearQuadratic")
         self.terminal_slope = terminal_slope
         self.congestion = congestion
         self.congestion_power = congestion_power

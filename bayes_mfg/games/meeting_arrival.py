@@ -6,13 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from bayes_mfg.errors import InputError
-
-from .base import Game, Parameter
+from .base import Game, Parameter, check_size
 
 
 class MeetingArrival(Game):
@@ -60,11 +57,9 @@ class MeetingArrival(Game):
         schedule_width: ArrayLike = 0.02,
         max_rate: ArrayLike = 100.0,
     ) -> None:
-        if isinstance(n_states, bool) or not isinstance(n_states, int | np.integer) or not 2 <= n_states <= 10_000:
-            raise InputError(f"MeetingArrival: n_states is {n_states!r}; from 2 to 10000 states are possible.")
         for name, value in (("width", width), ("schedule_width", schedule_width), ("max_rate", max_rate)):
             Parameter(name, lower=0.0, closed=False).check(value, "MeetingArrival")
-        self.size = int(n_states)
+        self.size = check_size(n_states, "MeetingArrival")
         self.schedule = schedule
         self.width = width
         self.schedule_width = schedule_width

@@ -140,7 +140,10 @@ def reproduce(
             # Comparators are fitted as points: they are scored on populations alone.
             how = method if own else "point"
             if kind not in known:
-                known[kind] = tuple(_model(chosen, kind, data, level, scheme, how) for data in (train, test))  # type: ignore[assignment]
+                known[kind] = (
+                    _model(chosen, kind, train, level, scheme, how),
+                    _model(chosen, kind, test, level, scheme, how),
+                )
             # Data sets have one shape: what was compiled for the first serves all.
             model, held_out = (m.with_population(p, _starts(p)) for m, p in zip(known[kind], (train, test), strict=True))
             begin = time.perf_counter()
@@ -320,7 +323,15 @@ def _population_errors(
         return held_out.trajectories(space.latents(space.constrain(x), data), data).mu
 
     many = compiled(held_out, "predicted", lambda: jax.jit(lambda some, data: jax.lax.map(lambda x: predicted(x, data), some)))
-    mean = np.nanmean(np.asarray(many(jnp.asarray(_some(flat, 100)), held_out.data)), axis=0)
+    mu = np.asarray(many(jnp.asarray(_some(flat, 100)), held_out.data))
+    found = np.isfinite(mu).all(axis=(1, 2, 3))
+    if not found.all():
+        log.warning(
+            "%d of %d draws have no equilibrium on the test data; they are left out of the prediction.",
+            int((~found).sum()),
+            len(found),
+        )
+    mean = mu[found].mean(axis=0) if found.any() else np.full(mu.shape[1:], np.nan)
     seen = test.shares
 
     def error(mu: np.ndarray) -> float:
