@@ -30,7 +30,7 @@ class Relaxing(ForwardModel):
         path, about = Constant(prior=dist.LogNormal(0.0, 1.0)), Parameter("gamma", lower=0.0)
         super().__init__(population, {"gamma": path}, {"gamma": about}, observation, initial=initial, horizon=None, substeps=1)
 
-    def trajectories(self, latents, data=None):
+    def trajectories(self, latents, data=None, key=None):
         start, times = latents["mu0"], jnp.asarray(self.grid.times)
         gamma = self.bound["gamma"].function(latents["raw"]["gamma"])(0.0, REST)
         mu = REST + (start[:, None] - REST) * jnp.exp(-gamma * times)[:, None]
