@@ -9,7 +9,7 @@ DEMO_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bayes-mfg-installed
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-all lint ruff mypy format dist clean

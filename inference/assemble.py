@@ -69,7 +69,7 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
         short = CHUNK - len(x) if len(flat) > CHUNK else 0
         if short:
             # The last chunk is filled up, so that one compiled function serves all.
-            x, k = jnp.concatenate([x, jnp.repeat(x[-1:], short, 0)]), jnp.concatenate([k, k[:short]])
+            x, k = jnp.concatenate([x, jnp.repeat(x[-1:], short, 0)]), jnp.concatenate([k, jnp.repeat(k[-1:], short)])
         part = many(x, k, data)
         parts.append({name: np.asarray(value)[: len(flat[chunk])] for name, value in part.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -20,7 +20,7 @@ from bayes_mfg.equilibrium import solve
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import LinearQuadratic
 from bayes_mfg.inference import FitError, find_mode, fit, load
-from bayes_mfg.inference.assemble import assemble, convergence_warnings, prior_draws
+from bayes_mfg.inference.assemble import assemble, convergence_warnings, derived, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.paper import fit_paper
 from bayes_mfg.inference.point import exact_curvature
@@ -231,6 +231,15 @@ def test_log_likelihoods_suit_importance_sampling_and_follow_the_mask(model, fit
     assert np.isfinite(az.loo(fitted.tree).elpd)
 
 
+@pytest.mark.parametrize("count", [1, 101, 149, 250])
+def test_any_number_of_draws_is_worked_out_in_chunks(model, fitted, count):
+    flat = fitted.tree["unconstrained_posterior"]["latent"].to_numpy().reshape(200, -1)
+    some = flat[np.arange(count) % 200]
+    gamma = derived(model, some, 0)["parameter/gamma"]
+    assert gamma.shape[0] == count
+    np.testing.assert_allclose(gamma[:, 0], np.exp(some[:, 0]), rtol=1e-10)
+
+
 def test_seeds_decide_the_draws(model, fitted):
     xr.testing.assert_identical(fit(model, **QUICK).tree["posterior"].to_dataset(), fitted.tree["posterior"].to_dataset())
     other = fit(model, **{**QUICK, "seed": 4})
@@ -296,13 +305,13 @@ def fragile(model, posterior):
 
 @pytest.mark.slow
 def test_failed_solves_are_counted_and_the_rest_is_the_truncated_posterior(fragile, posterior):
-    result = fit(fragile, **{**QUICK, "num_samples": 2000})
+    result = fit(fragile, **{**QUICK, "num_samples": 1000})
     stats = result.tree["sample_stats"].to_dataset()
     failed = int(stats["failed_solve"].sum())
-    assert failed > 100
+    assert failed > 50
     assert not (stats["diverging"] & stats["failed_solve"]).any()
     assert int(stats["diverging"].sum()) < 0.01 * failed
-    assert any(sentence.startswith(f"{failed} of 4000 transitions met") for sentence in result.warnings)
+    assert any(sentence.startswith(f"{failed} of 2000 transitions met") for sentence in result.warnings)
     for name in ("mu", "value", "gamma"):
         assert np.isfinite(result.tree["posterior"][name]).all()
     limit = np.log(fragile.game.limit)
@@ -335,7 +344,7 @@ def test_a_fit_without_any_equilibrium_says_so(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("guide", ["mean-field", "low-rank", "full"])
 def test_guides_find_mean_and_sd_of_a_nearly_normal_posterior(model, posterior, guide):
-    result = fit(model, method="svi", guide=guide, num_steps=2000, num_samples=2000, prior_samples=100)
+    result = fit(model, method="svi", guide=guide, num_steps=800, num_samples=2000, prior_samples=100)
     mean, sd = moments(*posterior)
     draws = log_gamma(result)
     assert draws.shape == (1, 2000)

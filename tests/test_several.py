@@ -324,7 +324,7 @@ def test_either_branch_is_recognised_by_itself(model, branches):
 @pytest.mark.slow
 def test_nuts_sums_the_branches_out(model):
     """At 4 sds the price's check fails by chance 6 times in 1e5."""
-    result = fit(model, num_chains=2, num_warmup=150, num_samples=150, prior_samples=0, seed=1)
+    result = fit(model, num_chains=2, num_warmup=80, num_samples=100, prior_samples=0, seed=1)
     check_branches(result, model)
     price = result.tree["posterior"]["price"].to_numpy()
     assert abs(price.mean() - PRICE) < 4 * price.std()
