@@ -140,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", metavar="FILE.html", help="an older page is replaced (default: report.html beside the fit)")
 
     again = command("reproduce", _reproduce, "fit and score a benchmark of arXiv 2606.23155 on simulated data")
-    again.add_argument("system", metavar="SYSTEM", help="lq, mfc, cybersecurity, sir, epidemic or emissions")
+    again.add_argument(
+        "system", metavar="SYSTEM", help="lq, mfc, cybersecurity, sir, epidemic, emissions, bike_share, el_farol or meeting"
+    )
     again.add_argument(
         "--case",
         metavar="C",

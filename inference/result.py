@@ -171,6 +171,10 @@ def _compared(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, boo
     yield "paths", json.loads(tree.attrs["paths"]) == words["paths"]
     yield "observation models", tree.attrs["observation"] == words["observation"]
     yield "initial populations", tree.attrs["initial"] == words["initial"]
+    # What the solver approximates, not how: another method or tolerance finds the same equilibrium.
+    solved = tree["solver"].attrs
+    asked = {name: value for name, value in model.solver.items() if name in ("scheme", "control", "branches", "substeps")}
+    yield "equilibria", all(solved.get(name) == value for name, value in asked.items())
     times = known["time"].to_numpy()
     yield "time grids", times.shape == model.grid.times.shape and np.allclose(times, model.grid.times, rtol=1e-12)
     seen, own = tree["observed_data"].to_dataset(), observed(model)

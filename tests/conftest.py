@@ -36,12 +36,6 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 MOST_MAPS = 10_000
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--demo-run", help="folder of a finished `bayes-mfg demo`, whose figures are tested instead of those of another run"
-    )
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _forget_programs() -> Iterator[None]:
     yield

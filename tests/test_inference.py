@@ -384,6 +384,9 @@ def test_a_loaded_fit_sums_up_reports_and_says_what_predictions_need(model, fitt
         ({"gamma": dist.LogNormal(0.0, 2.0)}, "paths"),
         ({"game": LinearQuadratic(congestion=20.0)}, "games"),
         ({"observation": Dirichlet(noise=0.5)}, "observation models"),
+        ({"control": True}, "equilibria"),
+        ({"scheme": "paper"}, "equilibria"),
+        ({"substeps": 2}, "equilibria"),
         ({"horizon": 2.5}, "time grids"),
     ],
 )

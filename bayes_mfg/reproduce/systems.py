@@ -220,6 +220,61 @@ def _emissions(case: str, d: int) -> Benchmark:
     )
 
 
+RIDES = np.random.default_rng(0).uniform(0.5, 2.0, (6, 6)) * (1.0 - np.eye(6))
+"""Base rates of the bike share benchmark, rides a day from row to column."""
+
+WORTH = np.random.default_rng(1).uniform(-1.0, 1.0, (6, 6)) * (1.0 - np.eye(6))
+"""Worth of a ride in the variant with edge costs."""
+
+
+def _bike_share(case: str, d: int) -> Benchmark:
+    # One trajectory is a day from 06:00 to 22:00 in quarters of an hour. The effort weight is the unit of cost.
+    game = games.BikeShare(d, effort=0.5, terminal_cost=np.linspace(0.0, 1.0, d))
+    truth: dict[str, Any] = {"base_rate": RIDES, "congestion": 2.0}
+    priors: dict[str, Any] = {"base_rate": paths.Constant(dist.LogNormal(0.0, 0.7)), "congestion": dist.LogNormal(0.0, 1.0)}
+    if case == "edge":
+        # Rates and worth enter only as a sum where the value is flat: the rates are told.
+        game = games.BikeShare(d, effort=0.5)
+        truth = {"base_rate": RIDES, "edge_value": WORTH}
+        priors = {"base_rate": RIDES, "edge_value": paths.Constant(dist.Normal(0.0, 1.0))}
+    return Benchmark(
+        "bike_share",
+        case,
+        d,
+        game,
+        truth,
+        priors,
+        1.0,
+        65,
+        Size(40, 20),
+        1e-3,
+        starts=lambda rng, count, d: rng.dirichlet(np.full(d, 2.0), count),
+    )
+
+
+def _el_farol(case: str, d: int) -> Benchmark:
+    # A common factor of the costs changes nothing: that of switching is told.
+    truth = {"threshold": 0.6, "crowding": 4.0, "regret": 2.0, "switching_cost": 1.0}
+    priors = {
+        "threshold": dist.Beta(2.0, 2.0),
+        "crowding": dist.LogNormal(1.0, 1.0),
+        "regret": dist.LogNormal(1.0, 1.0),
+        "switching_cost": 1.0,
+    }
+    return Benchmark("el_farol", case, d, games.ElFarol(), truth, priors, 4.0, 101, Size(40, 20), 1e-3)
+
+
+def _meeting(case: str, d: int) -> Benchmark:
+    truth = {"quorum": 0.5, "lateness": 4.0, "absence": 2.0, "waiting": 1.0}
+    priors = {
+        "quorum": dist.Beta(2.0, 2.0),
+        "lateness": dist.LogNormal(1.0, 1.0),
+        "absence": dist.LogNormal(1.0, 1.0),
+        "waiting": dist.LogNormal(0.0, 1.0),
+    }
+    return Benchmark("meeting", case, d, games.MeetingArrival(d), truth, priors, 2.0, 101, Size(40, 20), 1e-3)
+
+
 SYSTEMS: dict[str, tuple[Callable[[str, int], Benchmark], tuple[str, ...], tuple[int, ...]]] = {
     "lq": (_lq, ("constant", "arc", "bell", "population"), (3, 4, 8, 16, 32)),
     "mfc": (_mfc, ("constant",), (3,)),
@@ -227,6 +282,9 @@ SYSTEMS: dict[str, tuple[Callable[[str, int], Benchmark], tuple[str, ...], tuple
     "sir": (_sir, ("constant", "arc"), (3,)),
     "epidemic": (_epidemic, tuple(f"{n}-{world}" for n in (1500, 150, 3000) for world in ("plain", "avoid")), (3,)),
     "emissions": (_emissions, ("bandwagon",), (20,)),
+    "bike_share": (_bike_share, ("congestion", "edge"), (6,)),
+    "el_farol": (_el_farol, ("constant",), (2,)),
+    "meeting": (_meeting, ("constant",), (10,)),
 }
 """System -> maker, cases (the first is the default), numbers of states (the first is the default)."""
 

@@ -1,0 +1,158 @@
+"""The tables of docs/results.md: which commands make them, running these, and writing the tables.
+
+    python -m benchmarks.results --list
+    python -m benchmarks.results --run lq-arc-1e-3      one command; its rows go to docs/results/
+    python -m benchmarks.results --run missing          all whose rows are not there yet, one after the other
+    python -m benchmarks.results                        write the tables from the rows that are there
+
+A table stands in docs/results.md between two comments that bear its name; the sentences around it are written by hand.
+"""
+
+import argparse
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+SIZES = (8, 16, 32)
+KINDS = ("constant", "arc", "bell", "population")
+WORLDS = tuple(f"{n}-{world}" for n in (150, 1500, 3000) for world in ("plain", "avoid"))
+
+GROUPS: dict[str, dict[str, str]] = {
+    "arc": {f"lq-arc-{noise}": f"lq --case arc --noise {noise} --seeds 5 --draws 600" for noise in ("1e-4", "1e-3", "1e-2")},
+    "exact": {
+        "lq-constant": "lq --case constant --method point",
+        "lq-population": "lq --case population --method point",
+        "lq-arc": "lq --case arc --method point",
+        "lq-bell": "lq --case bell --method point",
+        "mfc": "mfc --method point",
+        "sir-constant": "sir --case constant --method point",
+        "sir-arc": "sir --case arc --method point",
+    },
+    "large": {f"lq-{kind}-{d}": f"lq --case {kind} --states {d} --method point" for d in SIZES for kind in KINDS},
+    "cybersecurity": {
+        "cybersecurity-constant": "cybersecurity --case constant --seeds 5",
+        "cybersecurity-arc": "cybersecurity --case arc --draws 400",
+        "cybersecurity-live": "cybersecurity --case live --seeds 5",
+    },
+    "epidemic": {f"epidemic-{world}": f"epidemic --case {world} --comparators" for world in WORLDS},
+    "emissions": {"emissions": "emissions --seeds 20 --draws 100"},
+    "others": {
+        "bike_share-congestion": "bike_share --case congestion --comparators",
+        "bike_share-edge": "bike_share --case edge",
+        "el_farol": "el_farol --seeds 5 --comparators",
+        "meeting": "meeting --seeds 5 --comparators",
+    },
+    "discretisation": {
+        f"{system}-{noise}-{scheme}": f"{system} --case constant --noise {noise} --finer 40 --scheme {scheme} --trajectories 20 --seeds 10"
+        for system in ("lq", "sir")
+        for noise in ("1e-4", "1e-3")
+        for scheme in ("paper", "exponential")
+    },
+}
+
+COMMANDS = {name: words for group in GROUPS.values() for name, words in group.items()}
+
+COLUMNS = {
+    "model": "model",
+    "seeds": "sets",
+    "mu_error": "mu error",
+    "noise_floor": "noise floor",
+    "gamma_error": "gamma error",
+    "crps": "CRPS",
+    "coverage90": "cover",
+    "width90": "width",
+    "pareto_k": "k",
+    "seconds": "s",
+}
+
+
+def run(name: str) -> None:
+    """Run one command and keep its rows."""
+    target = DOCS / "results" / f"{name}.json"
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_suffix(".part")
+    command = [sys.executable, "-m", "bayes_mfg", "reproduce", *COMMANDS[name].split(), "--quiet", "--json", str(partial)]
+    print("bayes-mfg reproduce", COMMANDS[name], flush=True)
+    subprocess.run(command, check=True)
+    partial.replace(target)
+
+
+def cell(column: str, value: object) -> str:
+    """A figure as the tables show it."""
+    if not isinstance(value, int | float):
+        return str(value)
+    if math.isnan(value):
+        return "-"
+    if column == "coverage90":
+        return f"{100 * value:.0f} %"
+    if column in ("mu_error", "noise_floor"):
+        return f"{value:.2e}" if value else "0"
+    if column in ("seeds", "seconds"):
+        return f"{value:.0f}"
+    return f"{value:.2g}"
+
+
+def table_of(group: str) -> str:
+    """One group as a Markdown table: medians over data sets, the mean of the coverage, and the command of every row."""
+    from bayes_mfg.reproduce import Row, table
+
+    lines = [
+        "| " + " | ".join([*COLUMNS.values(), "worst gamma error", "`bayes-mfg reproduce`"]) + " |",
+        "| --- " * (len(COLUMNS) + 2) + "|",
+    ]
+    for name, words in GROUPS[group].items():
+        source = DOCS / "results" / f"{name}.json"
+        if not source.is_file():
+            continue
+        rows = json.loads(source.read_text(encoding="utf-8"))
+        every = [Row(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows]
+        worst = pd.DataFrame(rows).groupby("model", sort=False)["gamma_error"].max()
+        for line in table(every).to_dict("records"):
+            cells = [cell(column, line[column]) for column in COLUMNS]
+            largest = worst[line["model"]]
+            lines.append(
+                "| "
+                + " | ".join([*cells, cell("gamma_error", float("nan") if largest is None else largest), f"`{words}`"])
+                + " |"
+            )
+    return "\n".join(lines)
+
+
+def write() -> None:
+    """Put the tables into docs/results.md."""
+    page = DOCS / "results.md"
+    text = page.read_text(encoding="utf-8")
+    for group in GROUPS:
+        pattern = re.compile(f"(<!-- begin {group} -->\n).*?(<!-- end {group} -->)", re.DOTALL)
+        made = table_of(group)
+        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)
+    page.write_text(text, encoding="utf-8")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print all names with their commands")
+    parser.add_argument("--run", choices=["missing", *COMMANDS], metavar="NAME", help="run a command, or all that are missing")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(f"{name}: bayes-mfg reproduce {words}" for name, words in COMMANDS.items()))
+    elif options.run is None:
+        write()
+    else:
+        missing = [name for name in COMMANDS if not (DOCS / "results" / f"{name}.json").is_file()]
+        for name in missing if options.run == "missing" else [options.run]:
+            run(name)
+        write()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
