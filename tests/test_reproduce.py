@@ -5,12 +5,16 @@ import json
 import math
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import Array
 
 from bayes_mfg.cli import main
+from bayes_mfg.equilibrium import solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.reproduce import SYSTEMS, Row, benchmark, reproduce, table
+from bayes_mfg.reproduce import SYSTEMS, Benchmark, Row, benchmark, reproduce, table
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,29 @@ def test_every_case_has_a_prior_for_every_true_parameter() -> None:
             starts = one.starts(np.random.default_rng(0), 3, one.states)
             assert starts.shape == (3, one.states)
             np.testing.assert_allclose(starts.sum(axis=1), 1.0)
+
+
+def test_the_live_variant_of_cybersecurity_is_a_game() -> None:
+    """Unlike at the paper's values, the optimal switching changes over time, and with the population at the start."""
+    switching = {}
+    for case in ("constant", "live"):
+        one = benchmark("cybersecurity", case)
+        params = {name: jnp.asarray(value) for name, value in one.truth.items()}
+
+        @jax.jit
+        def response(start: Array, one: Benchmark = one, params: dict = params) -> tuple[Array, Array]:
+            eq = solve(one.game, one.truth, start, one.grid)
+            return jax.vmap(lambda t, u, m: one.game.best_response(t, u, m, params))(
+                one.grid.times, eq.value, eq.mu
+            ), eq.converged
+
+        found, converged = zip(*(response(start) for start in np.eye(4)), strict=True)
+        assert all(converged)
+        switching[case] = np.stack(found)[:, :-1]  # at the last time nothing is left to gain
+    change = {case: np.ptp(x, axis=1).max(axis=-1) for case, x in switching.items()}
+    assert (change["live"] > 0.5).all()
+    assert np.ptp(switching["live"], axis=0).max() > 0.2
+    assert np.ptp(switching["constant"][:, :80], axis=1).max() < 1e-3
 
 
 def test_table_takes_medians_over_seeds() -> None:
