@@ -68,20 +68,23 @@ COLUMNS = {
     "crps": "CRPS",
     "coverage90": "cover",
     "width90": "width",
-    "pareto_k": "k",
+    "pareto_k": "worst k",
+    "reweighted": "reweighted",
     "seconds": "s",
 }
 
 
-def run(name: str) -> None:
-    """Run one command and keep its rows."""
+def run(name: str) -> bool:
+    """Run one command and keep its rows, if it ends well."""
     target = DOCS / "results" / f"{name}.json"
     target.parent.mkdir(exist_ok=True)
-    partial = target.with_suffix(".part")
+    partial = target.with_name(f"{name}.part.json")
     command = [sys.executable, "-m", "bayes_mfg", "reproduce", *COMMANDS[name].split(), "--quiet", "--json", str(partial)]
     print("bayes-mfg reproduce", COMMANDS[name], flush=True)
-    subprocess.run(command, check=True)
-    partial.replace(target)
+    done = subprocess.run(command, check=False).returncode == 0
+    if done:
+        partial.replace(target)
+    return done
 
 
 def cell(column: str, value: object) -> str:
@@ -94,7 +97,7 @@ def cell(column: str, value: object) -> str:
         return f"{100 * value:.0f} %"
     if column in ("mu_error", "noise_floor"):
         return f"{value:.2e}" if value else "0"
-    if column in ("seeds", "seconds"):
+    if column in ("seeds", "seconds", "reweighted"):
         return f"{value:.0f}"
     return f"{value:.2g}"
 
@@ -113,15 +116,11 @@ def table_of(group: str) -> str:
             continue
         rows = json.loads(source.read_text(encoding="utf-8"))
         every = [Row(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows]
-        worst = pd.DataFrame(rows).groupby("model", sort=False)["gamma_error"].max()
+        worst = pd.DataFrame(every).groupby("model", sort=False)["gamma_error"].agg(lambda x: x.max(skipna=False))
         for line in table(every).to_dict("records"):
             cells = [cell(column, line[column]) for column in COLUMNS]
-            largest = worst[line["model"]]
-            lines.append(
-                "| "
-                + " | ".join([*cells, cell("gamma_error", float("nan") if largest is None else largest), f"`{words}`"])
-                + " |"
-            )
+            largest = cell("gamma_error", float(worst[line["model"]]))
+            lines.append("| " + " | ".join([*cells, largest, f"`{words}`"]) + " |")
     return "\n".join(lines)
 
 
@@ -132,7 +131,9 @@ def write() -> None:
     for group in GROUPS:
         pattern = re.compile(f"(<!-- begin {group} -->\n).*?(<!-- end {group} -->)", re.DOTALL)
         made = table_of(group)
-        text = pattern.sub(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)
+        text, count = pattern.subn(lambda found, made=made: f"{found[1]}{made}\n{found[2]}", text)
+        if count != 1:
+            raise ValueError(f"{page} must have the comments of the table {group!r} once.")
     page.write_text(text, encoding="utf-8")
 
 
@@ -148,9 +149,11 @@ def main() -> int:
         write()
     else:
         missing = [name for name in COMMANDS if not (DOCS / "results" / f"{name}.json").is_file()]
-        for name in missing if options.run == "missing" else [options.run]:
-            run(name)
+        failed = [name for name in (missing if options.run == "missing" else [options.run]) if not run(name)]
         write()
+        if failed:
+            print("failed:", ", ".join(failed), file=sys.stderr)
+            return 1
     return 0
 
 

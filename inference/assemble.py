@@ -115,7 +115,7 @@ def assemble(
 
     Raises
     ------
-    FitError : when a draw has no equilibrium (the sampler would not have kept it), or no prior draw has one.
+    FitError : when a draw has no equilibrium (the sampler would not have kept it).
     """
     chains, draws, size = flat.shape
     posterior = derived(model, flat.reshape(chains * draws, size), seed)
@@ -123,8 +123,12 @@ def assemble(
         raise FitError(
             "Some posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing."
         )
-    prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
     told = list(warnings or [])
+    try:
+        prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
+    except FitError as error:
+        prior, lost = {}, 0
+        told.append(f"The fit has no prior beside it. {error}")
     if lost:
         told.append(
             f"{lost} of {prior_samples} prior draws have no equilibrium that the solver finds; the prior's bands leave them out."

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +75,7 @@ def fit(
     if not coordinates(model).size:
         raise InputError("The model has no unknowns: every path, the initial populations and the observation model are known.")
     check({"seed": seed, "prior_samples": prior_samples, **options})
-    if not title.isprintable():
+    if not isinstance(title, str) or not title.isprintable():
         raise InputError(f"fit: title is {title!r}; text without control characters is needed.")
     if method == "nuts" and options.get("num_samples", 4) < 4:
         raise InputError(f"fit: num_samples is {options['num_samples']}; at least 4 are needed for NUTS.")
@@ -116,7 +117,7 @@ def draw(
     try:
         return run(model, seed=seed, progress=progress, **options)
     except TypeError as error:
-        if "unexpected keyword argument" in str(error):
+        if re.search(r"(unexpected keyword argument|multiple values for (keyword )?argument)", str(error)):
             raise InputError(
                 f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options."
             ) from error
@@ -136,14 +137,14 @@ def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, starts: int 
         "mode_failed_solves": mode.failed_solves,
         "mode_potential": mode.potential,
     }
-    return draws.flat, draws.stats, settings, _starts_disagree(mode)
+    return draws.flat, draws.stats, settings, _doubts(mode)
 
 
 def _svi(model: ForwardModel, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
     mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
     approximation = svi.approximate(model, mode, seed=seed, progress=progress, **options)
     settings = {**options, **approximation.settings}
-    return approximation.flat[None], approximation.stats, settings, [*_starts_disagree(mode), *approximation.warnings]
+    return approximation.flat[None], approximation.stats, settings, [*_doubts(mode), *approximation.warnings]
 
 
 def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:
@@ -156,7 +157,7 @@ def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: 
             "evaluations": mode.evaluations,
             "failed_solves": mode.failed_solves,
         }
-        return mode.location[None, None], None, settings, _starts_disagree(mode)
+        return mode.location[None, None], None, settings, _doubts(mode)
     if objective == "paper":
         found = paper.fit_paper(model, seed=seed, progress=progress, **options)
         spread = paper.spread(model, found)
@@ -191,6 +192,17 @@ def _seeds_disagree(found: paper.PaperFit, spread: dict[str, float]) -> list[str
         f"{', '.join(ends)}; where these are alike, the populations do not determine the path, and its form is the start's."
         for name, share in spread.items()
         if share > 0.1
+    ]
+
+
+def _doubts(mode: point.Mode) -> list[str]:
+    """Sentences on a mode that was not reached, or of which there are several."""
+    if mode.converged:
+        return _starts_disagree(mode)
+    return [
+        f"The mode search did not converge: it ended with a gradient of {mode.gradient_norm:.2g} (in posterior sds, where the curvature is known) "
+        "at its limit of steps, or where no step helped.",
+        *_starts_disagree(mode),
     ]
 
 

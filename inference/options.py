@@ -54,8 +54,9 @@ def check(options: Mapping[str, Any]) -> None:
             raise InputError(f"fit: held_out is {value!r}; a number of at least 0 and below 1 is needed.")
         if name in LEAST and not (whole(value) and value >= LEAST[name]):
             raise InputError(f"fit: {name} is {value!r}; a whole number of at least {LEAST[name]} is needed.")
-        if name in LEAST and name != "seed" and value > LARGEST:
-            raise InputError(f"fit: {name} is {value!r}; at most {LARGEST} is allowed.")
+        most = 2**32 if name == "seed" else LARGEST
+        if name in LEAST and value > most:
+            raise InputError(f"fit: {name} is {value!r}; at most {most} is allowed.")
         if name in MOST and not (
             isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 < value <= MOST[name]
         ):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,6 @@ from .errors import FitError
 from .progress import bar
 from .sensitivity import quadratic
 
-log = logging.getLogger(__name__)
-
 WORST = 1e10
 """Potential given to the optimiser where a solve fails, so that its line search turns back; more where potentials themselves are large."""
 
@@ -29,6 +26,9 @@ MOST_DENSE = 600
 
 FLAT = 1e-4
 """Curvature up to which a direction counts as flat: coordinates are of order one under most priors."""
+
+NEAR = 0.1
+"""Length of the Newton step left, in posterior sds, up to which a point is taken for the mode."""
 
 CLOSE = 5e-5
 """Length of the Newton step left, in posterior sds, at which the mode counts as found."""
@@ -49,6 +49,8 @@ class Mode:
     failed_solves : points at which a solve failed on the way.
     starts : potentials that the starts ended with.
     distance : of the farthest end of a start whose potential is within 2 of the best, in the metric of the covariance.
+    converged : whether the search ended at a minimum, and not at its limit of steps or where no step helped.
+    flat : directions in which the curvature is flat, negative or could not be taken; they have unit scale.
     """
 
     location: np.ndarray
@@ -60,6 +62,8 @@ class Mode:
     failed_solves: int
     starts: tuple[float, ...]
     distance: float
+    converged: bool
+    flat: int
 
 
 class _Objective:
@@ -115,7 +119,7 @@ class _Expanded:
     def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
         return self.at(flat)[:2]
 
-    def minimise(self, start: np.ndarray, max_steps: int) -> tuple[float, np.ndarray]:
+    def minimise(self, start: np.ndarray, max_steps: int) -> tuple[float, np.ndarray, bool]:
         """Trust-region Gauss-Newton (scipy's `trust-exact`), until the step left to the minimum is `CLOSE` posterior sds."""
 
         def settled(intermediate_result: scipy.optimize.OptimizeResult) -> None:
@@ -133,7 +137,7 @@ class _Expanded:
             callback=settled,
             options={"maxiter": max_steps, "gtol": 1e-8, "initial_trust_radius": 1.0, "max_trust_radius": 100.0},
         )
-        return float(found.fun), np.asarray(found.x)
+        return float(found.fun), np.asarray(found.x), found.nit >= max_steps
 
 
 def find_mode(
@@ -184,56 +188,55 @@ def find_mode(
             raise FitError(
                 "No start of the mode search reached parameters at which all equilibria were found; narrow the priors or start nearer the data."
             )
-        best = min(ends, key=lambda end: end[0])[1]
+        _, best, limited = min(ends, key=lambda end: end[0])
+        flat, measured = 0, True
         if isinstance(objective, _Expanded):
-            covariance, factor = _square_root(objective.at(best)[2])
+            covariance, factor, flat = _square_root(objective.at(best)[2])
         elif curvature or space.size <= FEW:
-            best, covariance, factor = _refine(objective, best, max_steps)
+            best, covariance, factor, flat = _refine(objective, best, max_steps)
         else:
             covariance = factor = np.eye(space.size)
+            measured = False
         shown.update()
     value, gradient = objective(best)
+    left = float(np.linalg.norm(factor.T @ gradient))
     level = min(end[0] for end in ends) + 2.0
-    apart = [float(np.linalg.norm(np.linalg.solve(factor, end - best))) for height, end in ends if height <= level]
+    apart = [float(np.linalg.norm(np.linalg.solve(factor, end - best))) for height, end, _ in ends if height <= level]
     return Mode(
         best,
         value,
         covariance,
         factor,
-        float(np.linalg.norm(factor.T @ gradient)),
+        left,
         objective.evaluations,
         objective.failures,
         tuple(end[0] for end in ends),
         max(apart),
+        # Without a curvature a gradient has no scale: then the search's own limit has to tell.
+        left <= NEAR if measured else not limited,
+        flat,
     )
 
 
-def _refine(objective: _Objective, best: np.ndarray, max_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mode, covariance and factor from the end of a first L-BFGS run: whitened by the curvature the problem is round."""
-    covariance, factor = _curvature(objective, best)
+def _refine(objective: _Objective, best: np.ndarray, max_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Mode, covariance, factor and flat directions from the end of a first L-BFGS run: whitened by the curvature the problem is round."""
+    covariance, factor, flat = _curvature(objective, best)
     for _ in range(3):
-        _, step = _minimise(lambda x, at=best, by=factor: _whitened(objective, x, at, by), np.zeros(best.size), max_steps)
+        _, step, _ = _minimise(lambda x, at=best, by=factor: _whitened(objective, x, at, by), np.zeros(best.size), max_steps)
         best = best + factor @ step
         if np.linalg.norm(step) < 1e-2:
             break
-        covariance, factor = _curvature(objective, best)
-    return best, covariance, factor
+        covariance, factor, flat = _curvature(objective, best)
+    return best, covariance, factor, flat
 
 
-def exact_curvature(model: ForwardModel, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse of the exact Hessian of the potential `(size, size)`, and a square root of it, by central differences of the exact gradient.
+def exact_curvature(model: ForwardModel, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Inverse of the exact Hessian of the potential `(size, size)`, by central differences of the exact gradient, a square root, and flat directions.
 
-    Flat directions and those of negative curvature (`FLAT`) get unit scale; at a mode there are none, and a warning tells of them.
+    Directions that are flat or of negative curvature (`FLAT`), of which there are none at a mode, and those whose differences could not be taken get
+    unit scale; the last value says how many these are.
     """
-    hessian = _hessian(_Objective(model), at)
-    flat = int(np.sum(np.linalg.eigvalsh(hessian) <= FLAT))
-    if flat:
-        log.warning(
-            "The curvature is flat or negative in %d of %d directions; these get unit scale, which says nothing.",
-            flat,
-            len(hessian),
-        )
-    return _square_root(hessian)
+    return _curvature(_Objective(model), at)
 
 
 def _whitened(objective: _Objective, x: np.ndarray, at: np.ndarray, by: np.ndarray) -> tuple[float, np.ndarray]:
@@ -251,26 +254,30 @@ def _solvable(objective: _Objective | _Expanded, point: np.ndarray, centre: np.n
     return None
 
 
-def _minimise(objective: object, start: np.ndarray, max_steps: int) -> tuple[float, np.ndarray]:
+def _minimise(objective: object, start: np.ndarray, max_steps: int) -> tuple[float, np.ndarray, bool]:
+    """Potential and point at the end of a run of L-BFGS, and whether it was its limit of steps that ended it."""
     found = scipy.optimize.minimize(
         objective, start, jac=True, method="L-BFGS-B", options={"maxiter": max_steps, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-7}
     )
-    return float(found.fun), np.asarray(found.x)
+    return float(found.fun), np.asarray(found.x), found.status == 1
 
 
-def _curvature(objective: _Objective, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse Hessian and a square root of it."""
-    return _square_root(_hessian(objective, at))
+def _curvature(objective: _Objective, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Inverse Hessian, a square root of it, and the number of directions in which it says nothing."""
+    hessian, lost = _hessian(objective, at)
+    covariance, factor, flat = _square_root(hessian)
+    return covariance, factor, flat + lost
 
 
-def _hessian(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> np.ndarray:
-    """Hessian of the potential `(size, size)`.
+def _hessian(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, int]:
+    """Hessian of the potential `(size, size)`, and in how many coordinates it could not be taken.
 
     Coordinates are of order one under the prior, so one step length serves all. It is the preconditioner of samplers, which needs three
     digits, and central differences of an exact gradient give six.
     """
     size = at.size
     hessian = np.empty((size, size))
+    lost = 0
     for k in range(size):
         width = step
         for _ in range(4):
@@ -284,16 +291,17 @@ def _hessian(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> np.nd
             width /= 10
         else:
             # No difference can be taken at the edge of what can be solved: the prior's unit scale has to do.
-            log.warning("The curvature of coordinate %d could not be taken: equilibria beside the mode are not found.", k)
+            lost += 1
             hessian[k] = np.eye(size)[k]
             continue
         hessian[k] = (up - down) / (2 * width)
-    return 0.5 * (hessian + hessian.T)
+    return 0.5 * (hessian + hessian.T), lost
 
 
-def _square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Inverse of a curvature and a square root of that; directions of negative or no curvature get the prior's unit scale."""
+def _square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Inverse of a curvature and a square root of that; directions of negative or no curvature, which are counted, get the prior's unit scale."""
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
+    flat = int(np.sum(values <= FLAT))
     values = np.where(values > FLAT, values, 1.0)
     factor = vectors / np.sqrt(values)
-    return factor @ factor.T, factor
+    return factor @ factor.T, factor, flat

@@ -15,9 +15,12 @@ import xarray as xr
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel, describe
 
-from .assemble import finite, observed
+from .assemble import derived, finite, observed
 from .coordinates import coordinates
 from .files import replacing
+
+SAME = 1e-6
+"""Difference of populations, values and parameters up to which a loaded fit's first draw means the same to the model that is given."""
 
 SUMMARY_TIMES = 5
 """Times at which a varying path is listed in a summary."""
@@ -177,12 +180,23 @@ def _compared(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, boo
     yield "equilibria", all(solved.get(name) == value for name, value in asked.items())
     times = known["time"].to_numpy()
     yield "time grids", times.shape == model.grid.times.shape and np.allclose(times, model.grid.times, rtol=1e-12)
+    yield "equilibria", _solves_alike(tree, model)
     seen, own = tree["observed_data"].to_dataset(), observed(model)
     variable = model.observation.variable
     yield (
         "data",
         variable in seen and seen[variable].shape == own[variable].shape and np.array_equal(seen[variable], own[variable], True),
     )
+
+
+def _solves_alike(tree: xr.DataTree, model: ForwardModel) -> bool:
+    """Whether the first draw means the same parameters and populations for the model: words do not say everything that makes a model."""
+    flat = tree["unconstrained_posterior"]["latent"].to_numpy()[0, :1]
+    again, kept = derived(model, flat, 0), tree["posterior"].to_dataset().isel(chain=0, draw=0)
+    pairs = [(again[f"parameter/{name}"], kept[name]) for name in model.bound]
+    if "branch" not in kept:  # else populations are those of a random one
+        pairs += [(again["mu"], kept["mu"]), (again["value"], kept["value"])]
+    return all(np.allclose(np.ravel(new), np.ravel(old), rtol=SAME, atol=SAME) for new, old in pairs)
 
 
 def _has_cells(variable: xr.Variable) -> bool:

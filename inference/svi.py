@@ -93,13 +93,17 @@ def approximate(
         raise InputError(f"svi: importance is {importance!r}; True or False is needed.")
     space = coordinates(model)
     if guide == "laplace":
-        covariance, root = exact_curvature(model, mode.location)
-        mode = dataclasses.replace(mode, covariance=covariance, factor=root)
+        covariance, root, flat = exact_curvature(model, mode.location)
+        mode = dataclasses.replace(mode, covariance=covariance, factor=root, flat=flat)
     location, factor = jnp.asarray(mode.location), jnp.asarray(mode.factor)
     if guide == "laplace":
         normal = dist.Normal(jnp.zeros(space.size), 1.0).to_event(1)
         x = normal.sample(jax.random.key(seed), (num_samples,))
-        return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, [], importance, seed)
+        told = [
+            f"The curvature says nothing in {flat} of {space.size} directions (flat, negative, or without equilibria beside the mode); "
+            "these have unit scale in the draws."
+        ]
+        return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, told if flat else [], importance, seed)
 
     def whitened(data: Data) -> None:
         x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
@@ -219,7 +223,7 @@ def potentials(model: ForwardModel, flat: np.ndarray) -> np.ndarray:
 
 def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     """Pareto-smoothed importance weights that sum to one, and the Pareto k of the tail; fewer than `FEWEST` are not smoothed, and k is NaN."""
-    if np.ptp(log_ratios) < 1e-8:  # the guide is the posterior; there is no tail to look at
+    if len(log_ratios) >= FEWEST and np.ptp(log_ratios) < 1e-8:  # the guide is the posterior; there is no tail to look at
         return np.full(len(log_ratios), 1.0 / len(log_ratios)), -math.inf
     smoothed, pareto_k = array_stats.psislw(-log_ratios) if len(log_ratios) >= FEWEST else (log_ratios, np.nan)
     weights = np.exp(smoothed - smoothed.max())

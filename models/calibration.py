@@ -432,21 +432,22 @@ def check_pieces(population: Any, observation: Any) -> None:
 def _in_order_of_game(population: Population, game: Game) -> Population:
     """The population with its states in the order of the game's.
 
-    Numbers are names that nobody gave: data without names and games of any states are matched by place.
+    The same names in another order are put into the game's. Numbers are names that nobody gave: data without names, and data with names for a game
+    without, are matched by place.
 
     Raises
     ------
     InputError : when both have names and these differ.
     """
     numbers = tuple(str(x) for x in range(game.n_states))
-    if population.states == game.state_names or numbers in (population.states, game.state_names):
-        return population
-    if sorted(population.states) != sorted(game.state_names):
+    if sorted(population.states) == sorted(game.state_names):
+        return population if population.states == game.state_names else population.in_order_of(game.state_names)
+    if numbers not in (population.states, game.state_names):
         raise InputError(
             f"{type(game).__name__} has the states {', '.join(game.state_names)}; the data have {', '.join(population.states)}: "
             "give them the game's names."
         )
-    return population.in_order_of(game.state_names)
+    return population
 
 
 def _as_path(path: Any, name: str) -> Path:

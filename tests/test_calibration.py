@@ -202,6 +202,13 @@ def test_states_are_matched_by_name():
     assert outbreak(["I", "R", "S"]) == pytest.approx(outbreak(["S", "I", "R"]), rel=1e-12)
 
 
+def test_numbered_states_in_another_order_are_matched_by_name():
+    """Whose names are numbers in the game, too."""
+    model = calibration(DATA.in_order_of(["2", "0", "1"]))
+    assert model.population.states == ("0", "1", "2")
+    np.testing.assert_array_equal(model.population.shares, DATA.shares)
+
+
 def test_states_without_names_are_matched_by_place():
     named = Population(DATA.times, proportions=DATA.shares, states=["north", "south", "west"])
     gamma = {"gamma/value": jnp.asarray(1.3)}

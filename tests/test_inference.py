@@ -24,8 +24,9 @@ from bayes_mfg.inference.assemble import assemble, convergence_warnings, derived
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.paper import fit_paper
 from bayes_mfg.inference.point import exact_curvature
+from bayes_mfg.inference.svi import psis
 from bayes_mfg.models import Dirichlet
-from bayes_mfg.paths import PiecewiseConstant
+from bayes_mfg.paths import GaussianProcess, PiecewiseConstant
 
 QUICK = {"num_chains": 2, "num_warmup": 150, "num_samples": 100, "prior_samples": 100, "seed": 3}
 
@@ -338,7 +339,31 @@ def test_a_fit_without_any_equilibrium_says_so(model):
         fit_paper(hopeless, epochs=2)
 
 
+def test_a_fit_whose_prior_has_no_equilibrium_is_kept(model, mode):
+    """Three prior draws, and an equilibrium only next to the mode."""
+    narrow = calibration(model.population, Fragile(1.01 * float(np.exp(mode.location[0]))))
+    draws = np.full((1, 2, 1), mode.location[0])
+    tree = assemble(narrow, draws, method="nuts", seed=1, wall_time=0.0, settings={}, prior_samples=1)
+    assert "prior" not in tree.children
+    assert "No prior draw" in json.loads(tree.attrs["warnings"])[0]
+
+
+def test_a_search_that_was_cut_short_says_so():
+    path = GaussianProcess(length_scale=0.3, scale=1.5, kernel="matern32")
+    varying = calibration(simulated(noise="dirichlet", size=NOISE, seed=1), gamma=path)
+    result = fit(varying, method="point", max_steps=1, starts=1, prior_samples=0)
+    assert any("did not converge" in sentence for sentence in result.warnings)
+
+
 # Variational inference.
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_few_draws_cannot_judge_a_guide(count):
+    """Not even where their ratios agree."""
+    weights, pareto_k = psis(np.zeros(count))
+    assert np.isnan(pareto_k)
+    np.testing.assert_allclose(weights, 1 / count)
 
 
 @pytest.mark.slow
@@ -387,6 +412,7 @@ def test_a_loaded_fit_sums_up_reports_and_says_what_predictions_need(model, fitt
         ({"control": True}, "equilibria"),
         ({"scheme": "paper"}, "equilibria"),
         ({"substeps": 2}, "equilibria"),
+        ({"initial": STARTS[::-1]}, "equilibria"),
         ({"horizon": 2.5}, "time grids"),
     ],
 )

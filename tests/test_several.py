@@ -117,12 +117,12 @@ def test_where_nobody_is_fined_there_is_one_equilibrium():
 def test_guesses_are_starts_like_others(branches):
     """From one belief the search finds what that leads to; a guess of the other equilibrium adds it, and with it the one between."""
     high = branches[2].equilibrium
-    guess = [(high.mu, high.value)] * (STARTS - 1)
+    guess = [branches[2]] * (STARTS - 1)
     found = all_equilibria(bandwagon(), {}, MU0, GRID, starts=1, guesses=guess)
     assert far(found[-1].equilibrium, high) < 1e-8
     assert found[-1].starts >= STARTS - 1
     between = branches[1].equilibrium
-    found = all_equilibria(bandwagon(), {}, MU0, GRID, starts=1, guesses=[(between.mu, between.value)] * (STARTS - 1))
+    found = all_equilibria(bandwagon(), {}, MU0, GRID, starts=1, guesses=[between] + [(between.mu, between.value)] * (STARTS - 2))
     assert any(far(branch.equilibrium, between) < 1e-8 for branch in found)
 
 

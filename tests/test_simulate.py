@@ -11,7 +11,7 @@ from scipy.linalg import expm
 
 from bayes_mfg.config.simulation import load_simulation
 from bayes_mfg.data import Population, read_table, simulate
-from bayes_mfg.data.simulate import Arc, Bell, OfPopulation, _between, _move, _transitions
+from bayes_mfg.data.simulate import Arc, Bell, OfPopulation, _between, _move, _record, _transitions
 from bayes_mfg.equilibrium import ExponentialMidpoint, Paper, Scheme, TimeGrid, solve
 from bayes_mfg.errors import DataError, InputError
 from bayes_mfg.games import SIR, LinearQuadratic
@@ -66,6 +66,16 @@ VARIANCES = {
     "dirichlet": (1e-2, lambda m: m * (1 - m) * 1e-2 / (1 + 1e-2)),
     "multinomial": (200, lambda m: m * (1 - m) / 200),
 }
+
+
+def test_no_one_is_nobody_under_dirichlet_noise() -> None:
+    """Shares that underflow are tiny, not zero, which a Dirichlet likelihood could not hold; where there is nobody there stays nobody."""
+    rng = np.random.default_rng(0)
+    mu = np.tile([1e-6, 0.0, 1.0 - 1e-6], (1, 50, 1))
+    shares = _record(mu, "dirichlet", 1e-2, rng)
+    assert (shares[..., 0] > 0).all()
+    assert (shares[..., 1] == 0).all()
+    np.testing.assert_allclose(shares.sum(axis=-1), 1.0)
 
 
 @pytest.mark.parametrize("noise", VARIANCES)

@@ -139,7 +139,8 @@ def _params(table: Mapping[str, Any], game: Game, grid: TimeGrid, place: Place) 
             low, high = game.parameters[name].lower, game.parameters[name].upper
             if np.any(found[name] < low) or np.any(found[name] > high):
                 raise ConfigError(f"{place.at(name)} = {shown(value)}; it must lie between {low:g} and {high:g}.")
-            if found[name].ndim and found[name].shape[0] != grid.points:
+            own = game.parameters[name].shape
+            if found[name].ndim and found[name].shape != own and found[name].shape[0] != grid.points:
                 raise ConfigError(f"{place.at(name)} holds {len(value)} values; the grid has {grid.points} points.")
             continue
         where = place.inside(name)

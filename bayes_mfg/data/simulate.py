@@ -278,12 +278,17 @@ def _record(mu: NDArray[np.float64], noise: str, size: float | None, rng: np.ran
     noisy = np.zeros_like(mu)
     for place in np.ndindex(mu.shape[:-1]):
         some = mu[place] > 0  # a state without anyone stays without
-        noisy[place][some] = rng.dirichlet(mu[place][some] / size)
+        # Shares too small for a number are the smallest number: a state with someone in it is never recorded as empty.
+        drawn = np.maximum(rng.dirichlet(mu[place][some] / size), np.finfo(float).tiny)
+        noisy[place][some] = drawn / drawn.sum()
     return noisy
 
 
 def _check_starts(mu0: ArrayLike, game: Game) -> NDArray[np.float64]:
-    starts = np.atleast_2d(np.asarray(mu0, float))
+    try:
+        starts = np.atleast_2d(np.asarray(mu0, float))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"simulate: mu0 is {mu0!r}; rows of {game.n_states} shares are needed.") from error
     if starts.ndim != 2 or starts.shape[1] != game.n_states or not len(starts):
         raise DataError(f"simulate: mu0 has shape {np.shape(mu0)}; expected (R, {game.n_states}) or ({game.n_states},).")
     for r, row in enumerate(starts):

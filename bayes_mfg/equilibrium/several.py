@@ -63,7 +63,7 @@ def enumerate(  # the field's word, used as `bm.equilibrium.enumerate`
     grid: TimeGrid,
     *,
     starts: int = 16,
-    guesses: Sequence[tuple[Array, Array]] = (),
+    guesses: Sequence[Any] = (),
     seed: int = 0,
     scheme: str | Scheme = "exponential",
     control: bool = False,
@@ -81,7 +81,7 @@ def enumerate(  # the field's word, used as `bm.equilibrium.enumerate`
     ----------
     game, params, mu0, grid, scheme, control, tol : as in `solve`.
     starts : number of beliefs, at least 1.
-    guesses : further starts `(mu, value)`, each `(T, d)`.
+    guesses : further starts: pairs `(mu, value)`, each `(T, d)`, equilibria, or what `enumerate` returned before.
     seed : of the random beliefs.
     max_steps : iterations allowed to each method.
     distinct : two solutions are one where their populations differ by at most this in every state at every node.
@@ -108,7 +108,7 @@ def enumerate(  # the field's word, used as `bm.equilibrium.enumerate`
     tolerance = default_tolerance(problem.mu0.dtype) if tol is None else float(tol)
     steps = MAX_STEPS["auto"] if max_steps is None else int(max_steps)
     distinct = max(distinct, 100 * tolerance)  # in single precision two ends of one search differ by the tolerance
-    nodes = [(_nodes(mu, grid, problem), _nodes(value, grid, problem)) for mu, value in guesses]
+    nodes = [tuple(_nodes(path, grid, problem) for path in _belief(guess)) for guess in guesses]
     beliefs = _reply(problem, chosen, jnp.asarray(_ends(problem.mu0.size, starts - 1, seed), problem.mu0.dtype))
     if nodes:
         mu, value = (jnp.stack([node[k] for node in nodes]) for k in (0, 1))
@@ -131,6 +131,16 @@ def enumerate(  # the field's word, used as `bm.equilibrium.enumerate`
     ladder = np.arange(problem.mu0.size)
     found.sort(key=lambda pair: float(np.asarray(pair[0].mu[-1]) @ ladder))
     return tuple(_branch(game, eq, count) for eq, count in found)
+
+
+def _belief(guess: Any) -> tuple[Any, Any]:
+    """Populations and values of a guess."""
+    guess = guess.equilibrium if isinstance(guess, Branch) else guess
+    if isinstance(guess, Equilibrium):
+        return guess.mu, guess.value
+    if not isinstance(guess, tuple | list) or len(guess) != 2:
+        raise InputError("enumerate: every guess must be a pair (mu, value), an equilibrium or a branch.")
+    return guess[0], guess[1]
 
 
 def _count(items: Sequence[Any]) -> Any:

@@ -60,6 +60,9 @@ class Row:
     seconds : of the fit; that of the first data set includes compiling.
     estimates : name -> 5 % quantile, median, 95 % quantile, for constants without a known truth; and for data from one of several equilibria
         "branch" -> mean posterior probability of the right one.
+    reweighted : whether the draws of a variational fit were resampled by their importance ratios; if not, the band is the guide's.
+    lost_draws : draws without an equilibrium on the test data, left out of the prediction.
+    warnings : what the fit says that a reader must know.
     """
 
     system: str
@@ -79,6 +82,9 @@ class Row:
     r_hat: float
     seconds: float
     estimates: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    reweighted: bool = False
+    lost_draws: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 def reproduce(
@@ -147,11 +153,11 @@ def reproduce(
             # Data sets have one shape: what was compiled for the first serves all.
             model, held_out = (m.with_population(p, _starts(p)) for m, p in zip(known[kind], (train, test), strict=True))
             begin = time.perf_counter()
-            flat, settings = _fit(model, how if own else "comparator", seed, draws, progress)
+            flat, settings, told = _fit(model, how if own else "comparator", seed, draws, progress)
             seconds = time.perf_counter() - begin
-            errors = _population_errors(held_out, flat, test, clean)
+            mu_error, floor, lost = _population_errors(held_out, flat, test, clean)
             if own and chosen.branches:
-                errors = math.nan, errors[1]  # the test data themselves chose the equilibrium
+                mu_error = math.nan  # the test data themselves chose the equilibrium
             judged = (
                 _judge(chosen, model, flat, clean, bool(level) or chosen.observation is not None)
                 if own and clean is not None
@@ -167,11 +173,15 @@ def reproduce(
                 kind,
                 how,
                 seed,
-                *errors,
+                mu_error,
+                floor,
                 **judged,
                 pareto_k=pareto_k,
                 seconds=seconds,
                 estimates=estimates,
+                reweighted=bool(settings.get("importance", False)),
+                lost_draws=lost,
+                warnings=tuple(told),
             )
 
 
@@ -254,10 +264,11 @@ def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme
         return NeuralODE(train, observation=observation, initial=initial)
     game, priors = chosen.game, dict(chosen.paths)
     if kind == "forward":
-        if isinstance(game, games.LinearQuadratic):
-            # Nobody moves other than at the base rate without a game: rates themselves are learned, as the paper's baseline does.
+        if isinstance(game, games.LinearQuadratic | games.ElFarol | games.MeetingArrival):
+            # Without a game nobody moves, or all at one rate: rates themselves are learned, as the paper's baseline does.
             game, priors = games.BikeShare(chosen.states), {"base_rate": Neural(scale=1.0)}
-        priors.pop("contact_cost", None)  # the price of something that nobody does
+        for name in ("contact_cost", "congestion"):
+            priors.pop(name, None)  # prices of what nobody minds
         game = games.ForwardDynamics(game)
     elif method == "paper":
         priors = {name: Neural.published() for name in priors}
@@ -306,22 +317,23 @@ def _constant(model: ForwardModel, space: Coordinates, x: Any, name: str) -> Any
     return model.bound[name].function(raw)(model.grid.times[0], jnp.ones(model.population.n_states) / model.population.n_states)
 
 
-def _fit(model: ForwardModel, method: str, seed: int, draws: int, progress: bool | None) -> tuple[np.ndarray, dict[str, Any]]:
-    """Draws `(chain, draw, size)` and settings."""
+def _fit(
+    model: ForwardModel, method: str, seed: int, draws: int, progress: bool | None
+) -> tuple[np.ndarray, dict[str, Any], list[str]]:
+    """Draws `(chain, draw, size)`, settings and what a reader must know."""
     options: dict[str, dict[str, Any]] = {
         # One start: the truth is inside the prior, and a wrong mode would show in the scores.
         "svi": {"guide": "laplace", "importance": True, "num_samples": draws, "starts": 1},
         "nuts": {"num_samples": max(4, draws // 4)},
         "paper": {"objective": "paper", "learning_rate": 5e-3},
         "point": {},
-        # Networks have no mode worth a long search.
-        "comparator": {"starts": 1, "max_steps": 60},
+        "comparator": {"starts": 1},
     }
     kind = "point" if method in ("paper", "comparator") else method
     flat, _, settings, warnings = draw(model, kind, seed=seed, progress=progress, **options[method])
     for sentence in warnings:
         log.warning("%s", sentence)
-    return flat, settings
+    return flat, settings, warnings
 
 
 def _some(flat: np.ndarray, most: int) -> np.ndarray:
@@ -332,8 +344,8 @@ def _some(flat: np.ndarray, most: int) -> np.ndarray:
 
 def _population_errors(
     held_out: ForwardModel, flat: np.ndarray, test: Population, clean: Population | None
-) -> tuple[float, float]:
-    """Error of the predicted test populations, and the noise floor."""
+) -> tuple[float, float, int]:
+    """Error of the predicted test populations, the noise floor, and the number of draws left out of the prediction."""
     space = coordinates(held_out)
 
     def predicted(x: Any, data: Any) -> Any:
@@ -354,7 +366,7 @@ def _population_errors(
     def error(mu: np.ndarray) -> float:
         return float(np.mean(np.sum((mu - seen) ** 2, axis=-1)))
 
-    return error(mean[:, held_out.data_index]), math.nan if clean is None else error(clean.shares)
+    return error(mean[:, held_out.data_index]), math.nan if clean is None else error(clean.shares), int((~found).sum())
 
 
 def _judge(chosen: Benchmark, model: ForwardModel, draws: np.ndarray, clean: Population, noisy: bool) -> dict[str, float]:
@@ -408,16 +420,22 @@ def _judge(chosen: Benchmark, model: ForwardModel, draws: np.ndarray, clean: Pop
         "coverage90": math.nan if point else float(np.mean(inside)),
         "width90": math.nan if point else float(np.sum(width) / np.sum(size)),
         "crps": float(np.mean(scores)),
-        "r_hat": max(r_hat, default=math.nan),
+        "r_hat": float(np.max(r_hat, initial=-math.inf)) if r_hat else math.nan,  # NaN if one is
     }
 
 
 def table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Rows as a table, one line per benchmark, model and method: medians over seeds, means of coverage, and how many seeds."""
+    """Rows as a table, one line per benchmark, model and method.
+
+    Medians over data sets, of which one without a figure makes the median one; the mean of the coverage; the worst Pareto k and R-hat; how many
+    data sets there are, and how many were reweighted.
+    """
     frame = pd.DataFrame([dataclasses.asdict(row) for row in rows])
     keys = ["system", "case", "noise", "states", "model", "method"]
     grouped = frame.groupby(keys, sort=False, dropna=False)
-    medians = grouped[["mu_error", "noise_floor", "gamma_error", "width90", "crps", "pareto_k", "r_hat", "seconds"]].median()
-    medians.insert(3, "coverage90", grouped["coverage90"].mean())
-    medians.insert(0, "seeds", grouped.size())
-    return medians.reset_index()
+    made = grouped[["mu_error", "noise_floor", "gamma_error", "width90", "crps", "seconds"]].agg(lambda x: x.median(skipna=False))
+    made.insert(3, "coverage90", grouped["coverage90"].agg(lambda x: x.mean(skipna=False)))
+    made[["pareto_k", "r_hat"]] = grouped[["pareto_k", "r_hat"]].agg(lambda x: x.max(skipna=False))
+    made["reweighted"] = grouped["reweighted"].sum()
+    made.insert(0, "seeds", grouped.size())
+    return made.reset_index()

@@ -214,7 +214,9 @@ def _emissions(case: str, d: int) -> Benchmark:
     grid = TimeGrid(6.0, 151)
     start = np.eye(d)[3]
     # A repelling equilibrium is nobody's: beliefs beside it lead away.
-    stable = tuple(branch for branch in enumerate(game, {}, start, grid) if not branch.spectral_radius >= 1.0)
+    stable = tuple(branch for branch in enumerate(game, {}, start, grid) if branch.attracts)
+    if len(stable) < 2:
+        raise RuntimeError(f"emissions: {len(stable)} attracting equilibria were found; there are two.")
     return Benchmark(
         "emissions",
         case,
@@ -278,7 +280,7 @@ def _el_farol(case: str, d: int) -> Benchmark:
 
 
 def _meeting(case: str, d: int) -> Benchmark:
-    truth = {"quorum": 0.5, "lateness": 4.0, "absence": 2.0, "waiting": 1.0}
+    truth = {"quorum": 0.6, "lateness": 4.0, "absence": 2.0, "waiting": 2.0}
     priors = {
         "quorum": dist.Beta(2.0, 2.0),
         "lateness": dist.LogNormal(1.0, 1.0),
