@@ -37,20 +37,20 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "large": {f"lq-{kind}-{d}": f"lq --case {kind} --states {d} --method point" for d in SIZES for kind in KINDS},
     "cybersecurity": {
-        "cybersecurity-constant": "cybersecurity --case constant --seeds 5",
+        "cybersecurity-constant": "cybersecurity --case constant --seeds 3",
         "cybersecurity-arc": "cybersecurity --case arc --draws 400",
-        "cybersecurity-live": "cybersecurity --case live --seeds 5",
+        "cybersecurity-live": "cybersecurity --case live --seeds 3",
     },
     "epidemic": {f"epidemic-{world}": f"epidemic --case {world} --comparators" for world in WORLDS},
     "emissions": {"emissions": "emissions --seeds 20 --draws 100"},
     "others": {
         "bike_share-congestion": "bike_share --case congestion --comparators",
         "bike_share-edge": "bike_share --case edge",
-        "el_farol": "el_farol --seeds 5 --comparators",
-        "meeting": "meeting --seeds 5 --comparators",
+        "el_farol": "el_farol --seeds 3 --comparators",
+        "meeting": "meeting --seeds 3 --comparators",
     },
     "discretisation": {
-        f"{system}-{noise}-{scheme}": f"{system} --case constant --noise {noise} --finer 40 --scheme {scheme} --trajectories 20 --seeds 10"
+        f"{system}-{noise}-{scheme}": f"{system} --case constant --noise {noise} --finer 40 --scheme {scheme} --trajectories 20 --seeds 5"
         for system in ("lq", "sir")
         for noise in ("1e-4", "1e-3")
         for scheme in ("paper", "exponential")
@@ -102,13 +102,28 @@ def cell(column: str, value: object) -> str:
     return f"{value:.2g}"
 
 
+def estimates(rows: list[dict]) -> str:
+    """Medians with 90 % intervals of the first data set, and in how many data sets the right equilibrium has most of the probability."""
+    words = []
+    for name, first in rows[0].get("estimates", {}).items():
+        if name == "branch":
+            right = sum(row["estimates"][name][0] > 0.5 for row in rows)
+            words.append(
+                f"right branch in {right} of {len(rows)}, probability at least {min(row['estimates'][name][0] for row in rows):.2g}"
+            )
+        else:
+            low, middle, high = first
+            words.append(f"{name} {middle:.3g} ({low:.3g} to {high:.3g})")
+    return "; ".join(words)
+
+
 def table_of(group: str) -> str:
     """One group as a Markdown table: medians over data sets, the mean of the coverage, and the command of every row."""
     from bayes_mfg.reproduce import Row, table
 
     lines = [
-        "| " + " | ".join([*COLUMNS.values(), "worst gamma error", "`bayes-mfg reproduce`"]) + " |",
-        "| --- " * (len(COLUMNS) + 2) + "|",
+        "| " + " | ".join([*COLUMNS.values(), "worst gamma error", "estimates", "`bayes-mfg reproduce`"]) + " |",
+        "| --- " * (len(COLUMNS) + 3) + "|",
     ]
     for name, words in GROUPS[group].items():
         source = DOCS / "results" / f"{name}.json"
@@ -119,8 +134,9 @@ def table_of(group: str) -> str:
         worst = pd.DataFrame(every).groupby("model", sort=False)["gamma_error"].agg(lambda x: x.max(skipna=False))
         for line in table(every).to_dict("records"):
             cells = [cell(column, line[column]) for column in COLUMNS]
+            told = estimates([row for row in rows if row["model"] == line["model"]]) or "-"
             largest = cell("gamma_error", float(worst[line["model"]]))
-            lines.append("| " + " | ".join([*cells, largest, f"`{words}`"]) + " |")
+            lines.append("| " + " | ".join([*cells, largest, told, f"`{words}`"]) + " |")
     return "\n".join(lines)
 
 
