@@ -8,6 +8,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_intervals_of_a_constant_hold_it():
-    """At a true rate of 0.9, one or none of four holds it by chance in 1 of 270 runs."""
-    held = [row["coverage"] for row in study("constant", 4)]
-    assert sum(held) > 1
+    """At a true rate of 0.9, neither of two holds it by chance in 1 of 100 runs."""
+    held = [row["coverage"] for row in study("constant", 2, num_samples=100, num_warmup=100)]
+    assert sum(held) > 0

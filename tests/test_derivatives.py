@@ -41,10 +41,13 @@ OTHERS = [
     (game, scheme, method)
     for game in THETAS
     for scheme in SCHEMES
-    for method in ("auto", "newton", "anderson", "picard")
+    # The rule knows neither the method nor, beyond its equations, the scheme: one method is enough where both are new.
+    for method in (("auto", "newton", "anderson", "picard") if scheme == "exponential" else ("auto",))
     if (game, scheme, method) not in QUICK
 ]
 TOLERANCE = 1e-13
+# Nearly all of the time here is compilation, of programs that run once or a few times.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 # Beyond one method by itself, from a cold start; "auto" solves them all.
 TOO_HARD = {
     *(("LQ", scheme, method, "repelling") for scheme in ("exponential", "paper") for method in ("anderson", "picard")),
@@ -101,25 +104,25 @@ def _loss(game: str, scheme: str, method: str) -> Callable[[Array], tuple[Array,
 @functools.cache
 def _gradients(game: str, scheme: str, method: str) -> Callable:
     """Values, reverse-mode gradients and convergence at many points at once, `(K, n)`, which the differences are taken from."""
-    return jax.jit(jax.vmap(jax.value_and_grad(_loss(game, scheme, method), has_aux=True)))
+    return jax.jit(jax.vmap(jax.value_and_grad(_loss(game, scheme, method), has_aux=True)), compiler_options=QUICKLY)
 
 
 @functools.cache
 def _forward(game: str, scheme: str, method: str) -> Callable:
-    return jax.jit(jax.jacfwd(_loss(game, scheme, method), has_aux=True))
+    return jax.jit(jax.jacfwd(_loss(game, scheme, method), has_aux=True), compiler_options=QUICKLY)
 
 
 @functools.cache
 def _hessian(game: str, scheme: str, method: str) -> Callable:
     """Forward over reverse."""
     loss = _loss(game, scheme, method)
-    return jax.jit(jax.hessian(lambda theta: loss(theta)[0]))
+    return jax.jit(jax.hessian(lambda theta: loss(theta)[0]), compiler_options=QUICKLY)
 
 
 @functools.cache
 def _reverse_twice(game: str, scheme: str, method: str) -> Callable:
     loss = _loss(game, scheme, method)
-    return jax.jit(jax.jacrev(jax.jacrev(lambda theta: loss(theta)[0])))
+    return jax.jit(jax.jacrev(jax.jacrev(lambda theta: loss(theta)[0])), compiler_options=QUICKLY)
 
 
 @functools.cache
