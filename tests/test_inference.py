@@ -115,7 +115,8 @@ def test_the_exact_curvature_is_the_inverse_of_the_hessian_and_the_modes_own_is_
     assert space.size > 4
     hessian = np.asarray(jax.jit(jax.hessian(space.potential))(jnp.asarray(mode.location), many.data))
     inverse = np.linalg.inv(hessian)
-    covariance, factor = exact_curvature(many, mode.location)
+    covariance, factor, flat = exact_curvature(many, mode.location)
+    assert flat == 0
     np.testing.assert_allclose(covariance, inverse, rtol=1e-3, atol=1e-3 * np.abs(inverse).max())
     np.testing.assert_allclose(factor.T @ hessian @ factor, np.eye(space.size), atol=1e-3)
     seen = np.linalg.eigvalsh(mode.factor.T @ hessian @ mode.factor)
