@@ -2,7 +2,8 @@
 
 - float64, as on the command line: derivative and convergence tests are written for it. A test of float32 turns it off with
   `with jax.enable_x64(False):`.
-- One compilation cache for all tests, workers and runs, in `.jax_cache` (`make clean` empties it): most of a test's time is
+- One compilation cache for all tests, workers and runs, in `.jax_cache` (`make clean` empties it), or where
+  `JAX_COMPILATION_CACHE_DIR` says: most of a test's time is
   compilation, and a second run reads it back. JAX keys the entries by program, compiler options, version and processor, so that
   changed code is never answered with an old program.
 - Figures go to memory, not to a screen.
@@ -30,7 +31,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
+jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(ROOT / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 MOST_MAPS = 10_000
