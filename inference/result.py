@@ -195,7 +195,7 @@ def _solves_alike(tree: xr.DataTree, model: ForwardModel) -> bool:
     again, kept = derived(model, flat, 0), tree["posterior"].to_dataset().isel(chain=0, draw=0)
     pairs = [(again[f"parameter/{name}"], kept[name]) for name in model.bound]
     if "branch" not in kept:  # else populations are those of a random one
-        pairs += [(again["mu"], kept["mu"]), (again["value"], kept["value"])]
+        pairs += [(again[name], kept[name]) for name in ("mu", "value") if name in kept]
     return all(np.allclose(np.ravel(new), np.ravel(old), rtol=SAME, atol=SAME) for new, old in pairs)
 
 
