@@ -137,7 +137,7 @@ def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, starts: int 
         "mode_failed_solves": mode.failed_solves,
         "mode_potential": mode.potential,
     }
-    return draws.flat, draws.stats, settings, _doubts(mode)
+    return draws.flat, draws.stats, settings, [*_doubts(mode), *point.flat_directions(mode)]
 
 
 def _svi(model: ForwardModel, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:

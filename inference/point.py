@@ -140,6 +140,14 @@ class _Expanded:
         return float(found.fun), np.asarray(found.x), found.nit >= max_steps
 
 
+def flat_directions(mode: Mode) -> list[str]:
+    """A sentence where the curvature at a mode says nothing."""
+    return [
+        f"The curvature at the mode says nothing in {mode.flat} of {mode.location.size} directions (flat, negative, or without equilibria beside the "
+        "mode); these have the prior's unit scale."
+    ][: bool(mode.flat)]
+
+
 def find_mode(
     model: ForwardModel,
     *,

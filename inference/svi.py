@@ -22,7 +22,7 @@ from bayes_mfg.models import Data, ForwardModel
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
-from .point import Mode, exact_curvature
+from .point import Mode, exact_curvature, flat_directions
 from .progress import bar
 
 GUIDES: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMultivariateNormal, "full": AutoMultivariateNormal}
@@ -99,11 +99,7 @@ def approximate(
     if guide == "laplace":
         normal = dist.Normal(jnp.zeros(space.size), 1.0).to_event(1)
         x = normal.sample(jax.random.key(seed), (num_samples,))
-        told = [
-            f"The curvature says nothing in {flat} of {space.size} directions (flat, negative, or without equilibria beside the mode); "
-            "these have unit scale in the draws."
-        ]
-        return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, told if flat else [], importance, seed)
+        return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, flat_directions(mode), importance, seed)
 
     def whitened(data: Data) -> None:
         x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
@@ -138,7 +134,7 @@ def approximate(
     x = family.sample_posterior(jax.random.key(seed + 1), params, sample_shape=(num_samples,))["x"]
     diagonal = isinstance(family, AutoNormal)
     fitted = _diagonal(params) if diagonal else family.get_posterior(params)
-    warnings = []
+    warnings = flat_directions(mode)
     if skipped:
         warnings.append(f"{skipped} of {num_steps} variational updates were skipped because an equilibrium was not found.")
     tail = trace[np.isfinite(trace)][-max(num_steps // 10, 1) :]

@@ -1,5 +1,6 @@
 """Protects inference: modes and draws are those of the posterior, failures are counted, and a fit survives being written and read."""
 
+import dataclasses
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from bayes_mfg.inference import FitError, find_mode, fit, load
 from bayes_mfg.inference.assemble import assemble, convergence_warnings, derived, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.paper import fit_paper
-from bayes_mfg.inference.point import exact_curvature
+from bayes_mfg.inference.point import exact_curvature, flat_directions
 from bayes_mfg.inference.svi import psis
 from bayes_mfg.models import Dirichlet
 from bayes_mfg.paths import GaussianProcess, PiecewiseConstant
@@ -340,11 +341,10 @@ def test_a_fit_without_any_equilibrium_says_so(model):
         fit_paper(hopeless, epochs=2)
 
 
-def test_a_fit_whose_prior_has_no_equilibrium_is_kept(model, mode):
-    """Three prior draws, and an equilibrium only next to the mode."""
-    narrow = calibration(model.population, Fragile(1.01 * float(np.exp(mode.location[0]))))
-    draws = np.full((1, 2, 1), mode.location[0])
-    tree = assemble(narrow, draws, method="nuts", seed=1, wall_time=0.0, settings={}, prior_samples=1)
+def test_a_fit_whose_prior_has_no_equilibrium_is_kept(model):
+    """The prior lies far above the largest gamma that can be solved, the draws below."""
+    beyond = calibration(model.population, Fragile(2.0), gamma=dist.LogNormal(5.0, 0.1))
+    tree = assemble(beyond, np.full((1, 2, 1), np.log(1.5)), method="nuts", seed=1, wall_time=0.0, settings={}, prior_samples=5)
     assert "prior" not in tree.children
     assert "No prior draw" in json.loads(tree.attrs["warnings"])[0]
 
@@ -420,6 +420,18 @@ def test_a_loaded_fit_sums_up_reports_and_says_what_predictions_need(model, fitt
 def test_a_fit_is_not_read_with_another_model(model, saved, change, word):
     with pytest.raises(InputError, match=f"their {word} differ"):
         load(saved, calibration(model.population, **change))
+
+
+def test_a_fit_is_not_read_with_more_trajectories(model, saved):
+    two = model.population
+    three = Population(two.times, proportions=two.shares[[0, 1, 0]])
+    with pytest.raises(InputError, match="their data differ"):
+        load(saved, calibration(three, initial=STARTS[[0, 1, 0]]))
+
+
+def test_flat_directions_are_told(mode):
+    assert flat_directions(mode) == []
+    assert "1 of 1 directions" in flat_directions(dataclasses.replace(mode, flat=1))[0]
 
 
 def test_a_fit_is_not_read_with_other_data(model, saved):
