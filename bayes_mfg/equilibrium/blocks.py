@@ -2,7 +2,7 @@
 
 Matrices are stored with the interval axis last, `(d, d, M)`: products are then sums of elementwise products over long contiguous
 rows, which XLA fuses and vectorises; calls into LAPACK for thousands of 3 x 3 blocks cost ten to a hundred times the arithmetic.
-Above `UNROLL` states the blocks are large enough for library calls.
+Above `LIBRARY` rows blocks are large enough for library calls.
 """
 
 import functools
@@ -13,33 +13,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-UNROLL = 4
+LIBRARY = 8
+"""Rows above which products and inverses are left to a library."""
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Product of two stacks of matrices, `(p, q, M) x (q, r, M) -> (p, r, M)`."""
+    """Product of two matrices `(p, q) x (q, r)`, or of two stacks of them, `(p, q, M) x (q, r, M) -> (p, r, M)`."""
     inner = a.shape[1]
-    if inner > 2 * UNROLL:
-        return jnp.einsum("ijm,jkm->ikm", a, b)
+    if inner > LIBRARY:
+        return a @ b if a.ndim == 2 else jnp.einsum("ijm,jkm->ikm", a, b)
     return functools.reduce(jnp.add, (a[:, k, None] * b[None, k] for k in range(inner)))
 
 
 def matvec(a: Array, x: Array) -> Array:
-    """Product of a stack of matrices with a stack of vectors, `(p, q, M) x (q, M) -> (p, M)`."""
-    return jnp.sum(a * x[None], axis=1)
-
-
-def _small_matmul(a: Array, b: Array) -> Array:
-    """`(p, q) x (q, r)` written as elementwise arithmetic, for scan bodies."""
-    if a.shape[1] > 2 * UNROLL:
-        return a @ b
-    return functools.reduce(jnp.add, (a[:, k, None] * b[None, k] for k in range(a.shape[1])))
-
-
-def _small_matvec(a: Array, x: Array) -> Array:
-    if a.shape[1] > 2 * UNROLL:
+    """Product of a matrix with a vector, `(p, q) x (q,)`, or of a stack of matrices with one of vectors, `(p, q, M) x (q, M) -> (p, M)`."""
+    if a.ndim == 2 and a.shape[1] > LIBRARY:
         return a @ x
-    return jnp.sum(a * x[None, :], axis=1)
+    return jnp.sum(a * x[None], axis=1)
 
 
 def _small_inverse(a: Array) -> Array:
@@ -48,7 +38,7 @@ def _small_inverse(a: Array) -> Array:
     Small blocks: Gauss-Jordan without pivoting, as elementwise arithmetic; the caller's residual test guards its accuracy. Large: LU with pivoting.
     """
     k = a.shape[0]
-    if k > 2 * UNROLL:
+    if k > LIBRARY:
         return jnp.linalg.inv(a)
     eye = jnp.eye(k, dtype=a.dtype)
     both = jnp.concatenate([a, eye], axis=1)
@@ -63,7 +53,7 @@ def backward_recursion(p: Array, c: Array, last: Array) -> Array:
 
     def step(u: Array, interval: tuple[Array, Array]) -> tuple[Array, Array]:
         p_n, c_n = interval
-        u = _small_matvec(p_n, u) + c_n
+        u = matvec(p_n, u) + c_n
         return u, u
 
     _, path = lax.scan(step, last, (jnp.moveaxis(p, -1, 0), c.T), reverse=True)
@@ -74,7 +64,7 @@ def forward_recursion(p: Array, first: Array) -> Array:
     """`mu[n+1] = P[n]' mu[n]` from `mu[0] = first`; returns `(d, M + 1)`."""
 
     def step(mu: Array, p_n: Array) -> tuple[Array, Array]:
-        mu = _small_matvec(p_n, mu)
+        mu = matvec(p_n, mu)
         return mu, mu
 
     _, path = lax.scan(step, first, jnp.transpose(p, (2, 1, 0)))
@@ -107,9 +97,9 @@ def factorise(blocks: Linearisation) -> Callable[[tuple[Array, Array]], tuple[Ar
 
     def eliminate(x: Array, interval: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array, Array]]:
         a, b = interval
-        own = b[:, :d] + _small_matmul(b[:, d:], x)
+        own = b[:, :d] + matmul(b[:, d:], x)
         inverse = _small_inverse(eye - jnp.concatenate([own, a[:, d:]], axis=1))
-        gain = _small_matmul(inverse, a[:, :d])
+        gain = matmul(inverse, a[:, :d])
         return gain[d:], (inverse, gain[:d], gain[d:])
 
     _, (inverse, transfer, feedback) = lax.scan(eliminate, blocks.terminal, (left, right), reverse=True)
@@ -121,7 +111,7 @@ def factorise(blocks: Linearisation) -> Callable[[tuple[Array, Array]], tuple[Ar
 
         def backward(x: Array, interval: tuple[Array, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
             inv_n, b_u, r_n = interval
-            both = _small_matvec(inv_n, r_n + _small_matvec(b_u, x))
+            both = matvec(inv_n, r_n + matvec(b_u, x))
             return both[d:], (both[:d], both[d:])
 
         local = jnp.concatenate([r_mu[:, 1:], r_u[:, :-1]], axis=0).T
@@ -130,7 +120,7 @@ def factorise(blocks: Linearisation) -> Callable[[tuple[Array, Array]], tuple[Ar
 
         def forward(mu: Array, interval: tuple[Array, Array]) -> tuple[Array, Array]:
             transfer_n, y_n = interval
-            mu = _small_matvec(transfer_n, mu) + y_n
+            mu = matvec(transfer_n, mu) + y_n
             return mu, mu
 
         _, mu = lax.scan(forward, r_mu[:, 0], (transfer, y))

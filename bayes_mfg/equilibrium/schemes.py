@@ -6,6 +6,8 @@ point of all of them together with `mu[0] = mu0` and `u[M] = g(mu[M])`. Arrays a
 
 import abc
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +17,7 @@ from jax import Array, lax
 
 from bayes_mfg.errors import InputError
 
-from .blocks import Linearisation, backward_recursion, forward_recursion, matmul, matvec
+from .blocks import LIBRARY, Linearisation, backward_recursion, forward_recursion, matmul, matvec
 from .problem import Problem
 
 type Pair = tuple[Array, Array]
@@ -61,9 +63,11 @@ def _defects(problem: Problem, mu: Array, u: Array, maps: Pair, terminal: Array)
     return r_mu, u - jnp.concatenate([previous_u, terminal[:, None]], axis=1)
 
 
-def _unit_tangents(inputs: int, d: int, m: int, dtype: jnp.dtype) -> tuple[Array, ...]:
-    """Basis directions for `inputs` arrays `(d, M)`, each `(inputs * d, d, M)`: one entry is moved in every interval at once."""
+def _unit_tangents(inputs: int, d: int, m: int | None, dtype: jnp.dtype) -> tuple[Array, ...]:
+    """Basis directions for `inputs` arrays `(d, M)`, each `(inputs * d, d, M)`: one entry is moved in every interval at once; or without `M`."""
     eye = jnp.eye(inputs * d, dtype=dtype)
+    if m is None:
+        return tuple(eye[:, k * d : (k + 1) * d] for k in range(inputs))
     return tuple(jnp.broadcast_to(eye[:, k * d : (k + 1) * d, None], (inputs * d, d, m)) for k in range(inputs))
 
 
@@ -81,7 +85,7 @@ def _halfway(left: Any, right: Any) -> Any:
 
 
 class _Midpoints(NamedTuple):
-    """Times, step lengths and parameter arrays at the middle of intervals, interval axis last."""
+    """Times, step lengths and parameter arrays at the middle of intervals, interval axis last; or of one interval."""
 
     times: Array
     dt: Array
@@ -91,6 +95,10 @@ class _Midpoints(NamedTuple):
     def of(cls, problem: Problem, dtype: jnp.dtype) -> "_Midpoints":
         nodes = problem.grid.fine_times
         return cls(jnp.asarray(_halfway(nodes[:-1], nodes[1:]), dtype), jnp.asarray(np.diff(nodes), dtype), problem.middles)
+
+    def one_by_one(self) -> "_Midpoints":
+        """With the interval axis first, for loops over intervals."""
+        return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +123,17 @@ class ExponentialMidpoint(Scheme):
         if self.squarings is not None and self.squarings < 1:
             raise InputError(f"ExponentialMidpoint: squarings is {self.squarings}; at least 1 is needed.")
 
-    def _propagators(self, problem: Problem, mid_mu: Array, mid_u: Array, at: "_Midpoints | None" = None) -> Pair:
-        """`P (d, d, M)` and `c (d, M)` of every interval, or of the intervals `at`, from midpoint population and value."""
-        at = _Midpoints.of(problem, mid_mu.dtype) if at is None else at
-        rates, cost = problem.generators(at.times, mid_u, mid_mu, at.arrays)
-        squarings = self.squarings or 3 + max(0, int(np.ceil(np.log2(rates.shape[0] / 4))))
-        return exponential(rates, cost, at.dt, squarings)
+    def _propagators(self, problem: Problem, mid_mu: Array, mid_u: Array) -> Pair:
+        """`P (d, d, M)` and `c (d, M)` of every interval from midpoint population and value `(d, M)`."""
+        at = _Midpoints.of(problem, mid_mu.dtype)
+        return self._exponential(*problem.generators(at.times, mid_u, mid_mu, at.arrays), at.dt)
+
+    def _propagator(self, problem: Problem, mid_mu: Array, mid_u: Array, at: "_Midpoints") -> Pair:
+        """`P (d, d)` and `c (d,)` of the interval `at` from midpoint population and value `(d,)`."""
+        return self._exponential(*problem.generator(at.times, mid_u, mid_mu, at.arrays), at.dt)
+
+    def _exponential(self, rates: Array, cost: Array, dt: Array) -> Pair:
+        return exponential(rates, cost, dt, self.squarings or 3 + max(0, int(np.ceil(np.log2(rates.shape[0] / 4)))))
 
     def _at_midpoints(self, problem: Problem, mu: Array, u: Array) -> Pair:
         return self._propagators(problem, _halfway(mu[:, :-1], mu[:, 1:]), _halfway(u[:, :-1], u[:, 1:]))
@@ -137,46 +150,61 @@ class ExponentialMidpoint(Scheme):
         return image, _defects(problem, mu, u, maps, terminal)
 
     def march(self, problem: Problem, u: Array) -> Pair:
-        leading = jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0)[..., None], _Midpoints.of(problem, u.dtype))
-        mid_u = _halfway(u[:, :-1], u[:, 1:])
+        each = _Midpoints.of(problem, u.dtype).one_by_one()
 
         def forth(mu: Array, xs: tuple[_Midpoints, Array]) -> tuple[Array, Array]:
             at, v = xs
             new = mu
             for _ in range(2):
-                p, _ = self._propagators(problem, _halfway(mu, new), v[:, None], at)
-                new = matvec(jnp.swapaxes(p, 0, 1), mu)
-            return new, new[:, 0]
+                p, _ = self._propagator(problem, _halfway(mu, new), v, at)
+                new = matvec(p.T, mu)
+            return new, new
 
-        _, path = lax.scan(forth, problem.mu0[:, None], (leading, mid_u.T))
+        _, path = lax.scan(forth, problem.mu0, (each, _halfway(u[:, :-1], u[:, 1:]).T))
         mu = jnp.concatenate([problem.mu0[:, None], path.T], axis=1)
 
         def back(u: Array, xs: tuple[_Midpoints, Array]) -> tuple[Array, Array]:
             at, m = xs
             new = u
             for _ in range(2):
-                p, c = self._propagators(problem, m[:, None], _halfway(u, new), at)
+                p, c = self._propagator(problem, m, _halfway(u, new), at)
                 new = matvec(p, u) + c
-            return new, new[:, 0]
+            return new, new
 
         last = problem.terminal_cost(mu[:, -1])
-        _, path = lax.scan(back, last[:, None], (leading, _halfway(mu[:, :-1], mu[:, 1:]).T), reverse=True)
+        _, path = lax.scan(back, last, (each, _halfway(mu[:, :-1], mu[:, 1:]).T), reverse=True)
         return mu, jnp.concatenate([path.T, last[:, None]], axis=1)
 
     def linearise(self, problem: Problem, mu: Array, u: Array) -> Linearisation:
         d, m = mu.shape[0], mu.shape[1] - 1
-
-        def outputs(mid_mu: Array, mid_u: Array) -> tuple[Pair, Array]:
-            p, c = self._propagators(problem, mid_mu, mid_u)
-            return (matvec(jnp.swapaxes(p, 0, 1), mu[:, :-1]), matvec(p, u[:, 1:]) + c), p
-
-        mids = _halfway(mu[:, :-1], mu[:, 1:]), _halfway(u[:, :-1], u[:, 1:])
-        _, push, p = jax.linearize(outputs, *mids, has_aux=True)
-        half = 0.5 * _stack_columns(jax.vmap(push)(*_unit_tangents(2, d, m, mu.dtype)))
+        ends = mu[:, :-1], mu[:, 1:], u[:, :-1], u[:, 1:]
+        if d > LIBRARY:
+            # One interval after the other: the tangents of all its matrices then stay in the processor's cache.
+            each = _Midpoints.of(problem, mu.dtype).one_by_one()
+            derivatives = lax.map(
+                lambda xs: self._derivative(partial(self._propagator, problem, at=xs[0]), *xs[1], _unit_tangents(2, d, None, mu.dtype)),
+                (each, tuple(x.T for x in ends)),
+            )
+            half, p = (jnp.moveaxis(x, 0, -1) for x in derivatives)
+        else:
+            half, p = self._derivative(partial(self._propagators, problem), *ends, _unit_tangents(2, d, m, mu.dtype))
         # Besides the midpoint, mu[n] and u[n+1] enter directly, through P' and P.
         left = half.at[:d, :d].add(jnp.swapaxes(p, 0, 1))
         right = half.at[d:, d:].add(p)
         return Linearisation(left, right, _terminal_derivative(problem, mu))
+
+    @staticmethod
+    def _derivative(
+        propagate: Callable[[Array, Array], Pair], mu: Array, next_mu: Array, u: Array, next_u: Array, units: tuple[Array, ...]
+    ) -> tuple[Array, Array]:
+        """Derivative `(2d, 2d, ...)` of the local maps by one end of the interval through its midpoint, and `P`; arrays are `(d, M)` or `(d,)`."""
+
+        def outputs(mid_mu: Array, mid_u: Array) -> tuple[Pair, Array]:
+            p, c = propagate(mid_mu, mid_u)
+            return (matvec(jnp.swapaxes(p, 0, 1), mu), matvec(p, next_u) + c), p
+
+        _, push, p = jax.linearize(outputs, _halfway(mu, next_mu), _halfway(u, next_u), has_aux=True)
+        return 0.5 * _stack_columns(jax.vmap(push)(*units)), p
 
     def finish(self, problem: Problem, mu: Array, u: Array) -> Array:
         p, _ = self._at_midpoints(problem, mu, u)
@@ -184,9 +212,9 @@ class ExponentialMidpoint(Scheme):
 
 
 def exponential(rates: Array, cost: Array, dt: Array, squarings: int) -> tuple[Array, Array]:
-    """`exp(dt Q)` and `integral_0^dt exp(s Q) f ds` for rates `(d, d, M)` with zero diagonal and cost `(d, M)`."""
+    """`exp(dt Q)` and `integral_0^dt exp(s Q) f ds` for rates `(d, d, M)` with zero diagonal and cost `(d, M)`, or for one interval without `M`."""
     d = rates.shape[0]
-    eye = jnp.eye(d, dtype=rates.dtype)[:, :, None]
+    eye = jnp.eye(d, dtype=rates.dtype).reshape(d, d, *(1,) * (rates.ndim - 2))
     h = dt / 2**squarings
     exit_rate = jnp.sum(rates, axis=1)
     # A smooth bound just above the largest exit rate (an 8-norm): a plain maximum would have kinks where two states tie.
