@@ -42,7 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "cybersecurity-live": "cybersecurity --case live --seeds 3",
     },
     "epidemic": {f"epidemic-{world}": f"epidemic --case {world} --comparators" for world in WORLDS},
-    "emissions": {"emissions": "emissions --seeds 20 --draws 400"},
+    "emissions": {"emissions": "emissions --seeds 20 --draws 200"},
     "others": {
         "bike_share-congestion": "bike_share --case congestion --comparators",
         "bike_share-edge": "bike_share --case edge",

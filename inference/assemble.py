@@ -22,6 +22,9 @@ from .report_stats import E_BFMI, ESS, R_HAT, bfmi, convergence
 CHUNK = 100
 """Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
 
+MOST_LOST = 0.01
+"""Share of the draws that may fail when they are solved again; more say that something is wrong."""
+
 _START = {"description": "initial share of the population"}
 
 _BRANCH = {"description": "probability of each equilibrium given the draw; mu and value are those of one of them, drawn by it"}
@@ -115,15 +118,20 @@ def assemble(
 
     Raises
     ------
-    FitError : when a draw has no equilibrium (the sampler would not have kept it).
+    FitError : when more than `MOST_LOST` of the draws have no equilibrium; those of fewer are replaced, see `_mended`.
     """
     chains, draws, size = flat.shape
     posterior = derived(model, flat.reshape(chains * draws, size), seed)
-    if (posterior["solver/code"] != Code.CONVERGED).any():
-        raise FitError(
-            "Some posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing."
-        )
     told = list(warnings or [])
+    lost = (posterior["solver/code"] != Code.CONVERGED).any(axis=-1).reshape(chains, draws)
+    if lost.any():
+        source = _mended(lost)
+        posterior = {name: value[source.reshape(-1)] for name, value in posterior.items()}
+        flat = flat.reshape(chains * draws, size)[source]
+        stats = {name: np.asarray(value).reshape(-1)[source] for name, value in (stats or {}).items()}
+        told.append(
+            f"{int(lost.sum())} of {lost.size} posterior draws had no equilibrium when they were solved again; the draw before stands in for each."
+        )
     try:
         prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
     except FitError as error:
@@ -185,6 +193,26 @@ def assemble(
         "warnings": json.dumps(told),
     }
     return tree
+
+
+def _mended(lost: np.ndarray) -> np.ndarray:
+    """For every draw `(chain, draw)` the number of the one that is kept: its own, or where it is lost the last good one before in its chain.
+
+    The solver works to the last digits, and what just converged while sampling may just not do so in another batch. A sampler that had seen it fail
+    would have stayed where it was.
+
+    Raises
+    ------
+    FitError : when more than `MOST_LOST` of the draws are lost, or a whole chain.
+    """
+    if lost.mean() > MOST_LOST or lost.all(axis=1).any():
+        raise FitError(
+            f"{int(lost.sum())} of {lost.size} posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing."
+        )
+    draws = np.arange(lost.shape[1])
+    before = np.maximum.accumulate(np.where(lost, -1, draws), axis=1)
+    kept = np.where(before < 0, np.argmin(lost, axis=1)[:, None], before)  # at the beginning of a chain the first good one
+    return kept + lost.shape[1] * np.arange(lost.shape[0])[:, None]
 
 
 def _named(trajectories: tuple[str, ...]) -> str:

@@ -349,6 +349,29 @@ def test_a_fit_whose_prior_has_no_equilibrium_is_kept(model):
     assert "No prior draw" in json.loads(tree.attrs["warnings"])[0]
 
 
+def test_a_rare_draw_that_cannot_be_solved_again_is_replaced_by_the_one_before(model):
+    fragile = calibration(model.population, Fragile(2.0))
+    flat = np.log(np.linspace(1.0, 1.9, 300)).reshape(2, 150, 1)
+    lp = np.arange(300.0).reshape(2, 150)
+    broken = flat.copy()
+    broken[0, 0], broken[1, 70] = np.log(3.0), np.log(3.0)
+    options = {"method": "nuts", "seed": 1, "wall_time": 0.0, "settings": {}, "prior_samples": 0}
+    tree = assemble(fragile, broken, stats={"lp": lp}, **options)
+    wanted, wanted_lp = flat.copy(), lp.copy()
+    wanted[0, 0], wanted_lp[0, 0] = flat[0, 1], lp[0, 1]  # nothing stands before it
+    wanted[1, 70], wanted_lp[1, 70] = flat[1, 69], lp[1, 69]
+    np.testing.assert_array_equal(tree["unconstrained_posterior"]["latent"], wanted)
+    np.testing.assert_array_equal(tree["sample_stats"]["lp"], wanted_lp)
+    np.testing.assert_allclose(tree["posterior"]["gamma"].to_numpy().reshape(2, 150, -1)[..., :1], np.exp(wanted), rtol=1e-12)
+    assert np.isfinite(tree["posterior"]["mu"]).all()
+    assert json.loads(tree.attrs["warnings"])[0].startswith("2 of 300 posterior draws")
+    broken[1, 75:78] = np.log(3.0)
+    with pytest.raises(FitError, match="5 of 300 posterior draws"):
+        assemble(fragile, broken, **options)
+    with pytest.raises(FitError, match="1 of 1 posterior draws"):
+        assemble(fragile, broken[:1, :1], **options)
+
+
 def test_a_search_that_was_cut_short_says_so():
     path = GaussianProcess(length_scale=0.3, scale=1.5, kernel="matern32")
     varying = calibration(simulated(noise="dirichlet", size=NOISE, seed=1), gamma=path)
