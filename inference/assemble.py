@@ -207,7 +207,8 @@ def _mended(lost: np.ndarray) -> np.ndarray:
     """
     if lost.mean() > MOST_LOST or lost.all(axis=1).any():
         raise FitError(
-            f"{int(lost.sum())} of {lost.size} posterior draws have no equilibrium that the solver finds; the result would hold numbers that mean nothing."
+            f"{int(lost.sum())} of {lost.size} posterior draws have no equilibrium that the solver finds; the result would hold numbers that "
+            "mean nothing."
         )
     draws = np.arange(lost.shape[1])
     before = np.maximum.accumulate(np.where(lost, -1, draws), axis=1)

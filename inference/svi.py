@@ -212,9 +212,9 @@ def _diagonal(params: Mapping[str, Array]) -> dist.Distribution:
 
 def potentials(model: ForwardModel, flat: np.ndarray) -> np.ndarray:
     """Negative log density of many draws `(draw, size)`, one at a time; NaN where a solve fails."""
-    space = coordinates(model)
-    many = compiled(model, "potentials", lambda: jax.jit(lambda many, data: lax.map(lambda z: space.potential(z, data), many)))
-    return np.asarray(many(jnp.asarray(flat), model.data))
+    # Not one compiled loop: XLA gives back what the solves of large games allocate at the end of a call only.
+    one = compiled(model, "potential", lambda: jax.jit(coordinates(model).potential))
+    return np.array([float(one(z, model.data)) for z in jnp.asarray(flat)])
 
 
 def psis(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:

@@ -180,12 +180,14 @@ class ExponentialMidpoint(Scheme):
         ends = mu[:, :-1], mu[:, 1:], u[:, :-1], u[:, 1:]
         if d > LIBRARY:
             # One interval after the other: the tangents of all its matrices then stay in the processor's cache.
+            units = _unit_tangents(2, d, None, mu.dtype)
+
+            def one(xs: tuple[_Midpoints, Array, Array, Array, Array]) -> tuple[Array, Array]:
+                at, mu_n, next_mu_n, u_n, next_u_n = xs
+                return self._derivative(partial(self._propagator, problem, at=at), mu_n, next_mu_n, u_n, next_u_n, units)
+
             each = _Midpoints.of(problem, mu.dtype).one_by_one()
-            derivatives = lax.map(
-                lambda xs: self._derivative(partial(self._propagator, problem, at=xs[0]), *xs[1], _unit_tangents(2, d, None, mu.dtype)),
-                (each, tuple(x.T for x in ends)),
-            )
-            half, p = (jnp.moveaxis(x, 0, -1) for x in derivatives)
+            half, p = (jnp.moveaxis(x, 0, -1) for x in lax.map(one, (each, *(x.T for x in ends))))
         else:
             half, p = self._derivative(partial(self._propagators, problem), *ends, _unit_tangents(2, d, m, mu.dtype))
         # Besides the midpoint, mu[n] and u[n+1] enter directly, through P' and P.

@@ -300,13 +300,13 @@ def _estimates(chosen: Benchmark, model: ForwardModel, draws: np.ndarray, seed: 
         values = np.asarray(jax.vmap(lambda x, name=name: _constant(model, space, x, name))(flat))
         found[name] = tuple(float(q) for q in np.quantile(values, (0.05, 0.5, 0.95)))
     if chosen.branches:
-        some = jnp.asarray(_some(draws, 50))
-        branch = jax.jit(
-            lambda many, data: jax.lax.map(
-                lambda x: model.trajectories(space.latents(space.constrain(x), data), data).branch, many
-            )
+        branch = compiled(
+            model,
+            "branch",
+            lambda: jax.jit(lambda x, data: model.trajectories(space.latents(space.constrain(x), data), data).branch),
         )
-        right = np.asarray(branch(some, model.data))[..., seed % len(chosen.branches)]
+        some = jnp.asarray(_some(draws, 50))
+        right = np.stack([np.asarray(branch(x, model.data)) for x in some])[..., seed % len(chosen.branches)]
         found["branch"] = (float(right.mean()),)
     return found
 
@@ -351,8 +351,8 @@ def _population_errors(
     def predicted(x: Any, data: Any) -> Any:
         return held_out.trajectories(space.latents(space.constrain(x), data), data).mu
 
-    many = compiled(held_out, "predicted", lambda: jax.jit(lambda some, data: jax.lax.map(lambda x: predicted(x, data), some)))
-    mu = np.asarray(many(jnp.asarray(_some(flat, 100)), held_out.data))
+    one = compiled(held_out, "predicted", lambda: jax.jit(predicted))
+    mu = np.stack([np.asarray(one(x, held_out.data)) for x in jnp.asarray(_some(flat, 100))])
     found = np.isfinite(mu).all(axis=(1, 2, 3))
     if not found.all():
         log.warning(
