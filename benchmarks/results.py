@@ -122,8 +122,8 @@ def table_of(group: str) -> str:
     from bayes_mfg.reproduce import Row, table
 
     lines = [
-        "| " + " | ".join([*COLUMNS.values(), "worst gamma error", "estimates", "`bayes-mfg reproduce`"]) + " |",
-        "| --- " * (len(COLUMNS) + 3) + "|",
+        "| " + " | ".join([*COLUMNS.values(), "worst gamma error", "warned", "estimates", "`bayes-mfg reproduce`"]) + " |",
+        "| --- " * (len(COLUMNS) + 4) + "|",
     ]
     for name, words in GROUPS[group].items():
         source = DOCS / "results" / f"{name}.json"
@@ -136,7 +136,8 @@ def table_of(group: str) -> str:
             cells = [cell(column, line[column]) for column in COLUMNS]
             told = estimates([row for row in rows if row["model"] == line["model"]]) or "-"
             largest = cell("gamma_error", float(worst[line["model"]]))
-            lines.append("| " + " | ".join([*cells, largest, told, f"`{words}`"]) + " |")
+            warned = str(sum(bool(row.get("warnings")) for row in rows if row["model"] == line["model"]))
+            lines.append("| " + " | ".join([*cells, largest, warned, told, f"`{words}`"]) + " |")
     return "\n".join(lines)
 
 

@@ -23,7 +23,7 @@ CHUNK = 100
 """Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
 
 MOST_LOST = 0.01
-"""Share of the draws that may fail when they are solved again; more say that something is wrong."""
+"""Share of a chain's draws that may fail when they are solved again; more say that something is wrong."""
 
 _START = {"description": "initial share of the population"}
 
@@ -128,9 +128,13 @@ def assemble(
         source = _mended(lost)
         posterior = {name: value[source.reshape(-1)] for name, value in posterior.items()}
         flat = flat.reshape(chains * draws, size)[source]
-        stats = {name: np.asarray(value).reshape(-1)[source] for name, value in (stats or {}).items()}
+        # What happened on the way to a lost draw stays told; only its density belongs to the draw.
+        stats = dict(stats or {})
+        if "lp" in stats:
+            stats["lp"] = np.asarray(stats["lp"]).reshape(-1)[source]
+        stats["replaced"] = lost
         told.append(
-            f"{int(lost.sum())} of {lost.size} posterior draws had no equilibrium when they were solved again; the draw before stands in for each."
+            f"{int(lost.sum())} of {lost.size} posterior draws had no equilibrium when they were solved again; a neighbour stands in for each."
         )
     try:
         prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
@@ -196,16 +200,17 @@ def assemble(
 
 
 def _mended(lost: np.ndarray) -> np.ndarray:
-    """For every draw `(chain, draw)` the number of the one that is kept: its own, or where it is lost the last good one before in its chain.
+    """For every draw `(chain, draw)` the number of the one that is kept: its own, or for a lost one that of a neighbour in its chain.
 
-    The solver works to the last digits, and what just converged while sampling may just not do so in another batch. A sampler that had seen it fail
-    would have stayed where it was.
+    The neighbour is the last good draw before, or the first one where none is before.
+    The solver works to the last digits, and what just converged while sampling may just not do so in another batch.
 
     Raises
     ------
-    FitError : when more than `MOST_LOST` of the draws are lost, or a whole chain.
+    FitError : when more than `MOST_LOST` of the draws of a chain are lost, and more than one.
     """
-    if lost.mean() > MOST_LOST or lost.all(axis=1).any():
+    worst = lost.sum(axis=1).max()
+    if lost.all(axis=1).any() or worst > max(1, MOST_LOST * lost.shape[1]):
         raise FitError(
             f"{int(lost.sum())} of {lost.size} posterior draws have no equilibrium that the solver finds; the result would hold numbers that "
             "mean nothing."

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import ForwardModel
+from bayes_mfg.models import ForwardModel, describe
 
 from . import nuts, paper, point, svi
 from .assemble import assemble, convergence_warnings
@@ -34,6 +34,7 @@ def fit(
     prior_samples: int = 500,
     title: str = "",
     config: str = "",
+    start: Fit | None = None,
     **options: Any,
 ) -> Fit:
     """Fit a calibration model.
@@ -49,6 +50,8 @@ def fit(
     progress : show progress; by default on a terminal only.
     prior_samples : draws of the prior kept beside the posterior; 0 for none.
     title, config : kept with the fit, for reports.
+    start : a fit of a model with the same paths and initial populations; the search for the mode sets out from its best draw, too, beside the prior
+        median. With games whose agents decide almost at once, fit a softer game first. Not for the paper's least squares.
     **options : of the method.
 
         - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10, starts=3`.
@@ -79,6 +82,10 @@ def fit(
         raise InputError(f"fit: title is {title!r}; text without control characters is needed.")
     if method == "nuts" and options.get("num_samples", 4) < 4:
         raise InputError(f"fit: num_samples is {options['num_samples']}; at least 4 are needed for NUTS.")
+    if start is not None:
+        if options.get("objective") == "paper":
+            raise InputError('fit: the objective "paper" starts from random networks; start is not for it.')
+        options["start"] = _best_draw(start, model)
     begin = time.perf_counter()
     flat, stats, settings, warnings = draw(model, method, seed=seed, progress=progress, **options)
     if jnp.zeros(()).dtype != jnp.float64:
@@ -87,6 +94,8 @@ def fit(
         )
     warnings += model.observation.remarks(model.population)
     settings = {**settings, "backend": jax.default_backend()}
+    if start is not None:
+        settings["start"] = {name: start.tree.attrs[name] for name in ("title", "method", "seed", "created")}
     tree = assemble(
         model,
         flat,
@@ -109,6 +118,34 @@ def fit(
     return result
 
 
+def _best_draw(start: Any, model: ForwardModel) -> np.ndarray:
+    """The draw of the highest density of an earlier fit, or its last where densities are not known, in the coordinates of `model`.
+
+    Raises
+    ------
+    InputError : for what is no fit, and one of other unknowns or under other priors, whose coordinates mean something else.
+    """
+    if not isinstance(start, Fit):
+        raise InputError(f"fit: start is {type(start).__name__}; an earlier Fit is needed.")
+    latent = start.tree["unconstrained_posterior"]["latent"]
+    names, wanted = [str(name) for name in latent["coordinate"].to_numpy()], coordinates(model).names
+    if names != wanted:
+        odd = next(iter(sorted(set(names) ^ set(wanted))), "their order")
+        raise InputError(f"fit: start is the fit of a model with other unknowns; {odd} differs.")
+    words, known = describe(model), start.tree.attrs
+    alike = {
+        "paths": json.loads(known["paths"]) == words["paths"],
+        "observation models": known["observation"] == words["observation"],
+        "initial populations": known["initial"] == words["initial"],
+    }
+    for what, same in alike.items():
+        if not same:
+            raise InputError(f"fit: start is the fit of another model; their {what} differ.")
+    flat = latent.to_numpy().reshape(-1, len(names))
+    has_density = "sample_stats" in start.tree.children and "lp" in start.tree["sample_stats"]
+    return flat[int(np.argmax(start.tree["sample_stats"]["lp"].to_numpy()))] if has_density else flat[-1]
+
+
 def draw(
     model: ForwardModel, method: str, *, seed: int, progress: bool | None, **options: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray] | None, dict[str, Any], list[str]]:
@@ -124,8 +161,16 @@ def draw(
         raise
 
 
-def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
-    mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
+def _nuts(
+    model: ForwardModel,
+    *,
+    seed: int,
+    progress: bool | None,
+    starts: int = 3,
+    start: np.ndarray | None = None,
+    **options: Any,
+) -> tuple:
+    mode = point.find_mode(model, seed=seed, starts=starts, start=start, progress=progress)
     draws = nuts.sample(model, mode, seed=seed, progress=progress, **options)
     settings = {
         "num_chains": draws.flat.shape[0],
@@ -140,8 +185,16 @@ def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, starts: int 
     return draws.flat, draws.stats, settings, [*_doubts(mode), *point.flat_directions(mode)]
 
 
-def _svi(model: ForwardModel, *, seed: int, progress: bool | None, starts: int = 3, **options: Any) -> tuple:
-    mode = point.find_mode(model, seed=seed, starts=starts, progress=progress)
+def _svi(
+    model: ForwardModel,
+    *,
+    seed: int,
+    progress: bool | None,
+    starts: int = 3,
+    start: np.ndarray | None = None,
+    **options: Any,
+) -> tuple:
+    mode = point.find_mode(model, seed=seed, starts=starts, start=start, progress=progress)
     approximation = svi.approximate(model, mode, seed=seed, progress=progress, **options)
     settings = {**options, **approximation.settings}
     return approximation.flat[None], approximation.stats, settings, [*_doubts(mode), *approximation.warnings]

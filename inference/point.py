@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 
+from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
 
 from .coordinates import coordinates, value_and_gradient
@@ -153,6 +154,7 @@ def find_mode(
     *,
     seed: int = 0,
     starts: int = 3,
+    start: np.ndarray | None = None,
     max_steps: int = 500,
     curvature: bool = True,
     progress: bool | None = None,
@@ -169,16 +171,23 @@ def find_mode(
     model : the model.
     seed : of the prior draws.
     starts : number of starts, at least 1.
+    start : `(size,)`, one start more, before the others, such as the mode of a model that is like this one.
     max_steps : iterations per start.
     curvature : whether the curvature is needed; beyond `MOST_DENSE` unknowns a mode without it is much cheaper, and its covariance is the identity.
     progress : show a progress bar; by default on a terminal only.
 
     Raises
     ------
+    InputError : for a start of another shape.
     FitError : when no start reaches a point at which every equilibrium is found.
     """
     space = coordinates(model)
-    points = [space.prior_median()]
+    centre = space.prior_median()
+    points = [centre]
+    if start is not None:
+        if np.shape(start) != (space.size,) or not np.all(np.isfinite(start)):
+            raise InputError(f"find_mode: start has shape {np.shape(start)}; {space.size} finite numbers are needed.")
+        points = [np.asarray(start, float), centre]
     keys = jax.random.split(jax.random.key(seed), max(starts - 1, 0))
     points += [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
     # Between several equilibria the Gauss-Newton curvature jumps where another becomes the most probable, and the search may stop short.
@@ -188,9 +197,9 @@ def find_mode(
     ends = []
     with bar(len(points) + 1, "mode", progress) as shown:
         for point in points:
-            start = _solvable(objective, point, points[0])
-            if start is not None:
-                ends.append(minimise(start, max_steps))
+            solvable = _solvable(objective, point, centre)
+            if solvable is not None:
+                ends.append(minimise(solvable, max_steps))
             shown.update()
         if not ends:
             raise FitError(

@@ -48,7 +48,7 @@ def _flat(pair: tuple) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scheme", ["exponential", "paper"])
-@pytest.mark.parametrize("d", [3, 6])
+@pytest.mark.parametrize("d", [3, 6, 10])
 def test_elimination_is_the_dense_solve(d: int, scheme: str) -> None:
     """Newton's direction and the implicit derivative solve `J z = r` for the true Jacobian of the residual."""
     rhs, dense, direct, _ = _system(d, scheme)
@@ -57,7 +57,7 @@ def test_elimination_is_the_dense_solve(d: int, scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["exponential", "paper"])
-@pytest.mark.parametrize("d", [3, 6])
+@pytest.mark.parametrize("d", [3, 6, 10])
 def test_transposed_elimination_is_the_dense_transposed_solve(d: int, scheme: str) -> None:
     """Reverse mode solves `J' z = r` with the same factorisation."""
     rhs, dense, _, transposed = _system(d, scheme)
@@ -72,6 +72,9 @@ def test_products(p: int, q: int, r: int) -> None:
     a, b, x = rng.normal(size=(p, q, 7)), rng.normal(size=(q, r, 7)), rng.normal(size=(q, 7))
     np.testing.assert_allclose(matmul(jnp.asarray(a), jnp.asarray(b)), np.einsum("ijm,jkm->ikm", a, b), atol=1e-13)
     np.testing.assert_allclose(matvec(jnp.asarray(a), jnp.asarray(x)), np.einsum("ijm,jm->im", a, x), atol=1e-13)
+    a, b, x = a[..., 0], b[..., 0], x[..., 0]
+    np.testing.assert_allclose(matmul(jnp.asarray(a), jnp.asarray(b)), a @ b, atol=1e-13)
+    np.testing.assert_allclose(matvec(jnp.asarray(a), jnp.asarray(x)), a @ x, atol=1e-13)
 
 
 @pytest.mark.parametrize("d", [3, 12])

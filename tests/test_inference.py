@@ -23,6 +23,7 @@ from bayes_mfg.games import LinearQuadratic
 from bayes_mfg.inference import FitError, find_mode, fit, load
 from bayes_mfg.inference.assemble import assemble, convergence_warnings, derived, prior_draws
 from bayes_mfg.inference.coordinates import coordinates
+from bayes_mfg.inference.fit import _best_draw
 from bayes_mfg.inference.paper import fit_paper
 from bayes_mfg.inference.point import exact_curvature, flat_directions
 from bayes_mfg.inference.svi import psis
@@ -362,6 +363,7 @@ def test_a_rare_draw_that_cannot_be_solved_again_is_replaced_by_the_one_before(m
     wanted[1, 70], wanted_lp[1, 70] = flat[1, 69], lp[1, 69]
     np.testing.assert_array_equal(tree["unconstrained_posterior"]["latent"], wanted)
     np.testing.assert_array_equal(tree["sample_stats"]["lp"], wanted_lp)
+    np.testing.assert_array_equal(np.argwhere(tree["sample_stats"]["replaced"].to_numpy()), [[0, 0], [1, 70]])
     np.testing.assert_allclose(tree["posterior"]["gamma"].to_numpy().reshape(2, 150, -1)[..., :1], np.exp(wanted), rtol=1e-12)
     assert np.isfinite(tree["posterior"]["mu"]).all()
     assert json.loads(tree.attrs["warnings"])[0].startswith("2 of 300 posterior draws")
@@ -370,6 +372,31 @@ def test_a_rare_draw_that_cannot_be_solved_again_is_replaced_by_the_one_before(m
         assemble(fragile, broken, **options)
     with pytest.raises(FitError, match="1 of 1 posterior draws"):
         assemble(fragile, broken[:1, :1], **options)
+
+
+def test_a_fit_sets_out_from_an_earlier_one(model):
+    options = {"method": "point", "starts": 1, "prior_samples": 0}
+    first = fit(model, **options)
+    again = fit(model, start=first, **options)
+    cost, less = (json.loads(found.tree.attrs["inference"])["evaluations"] for found in (first, again))
+    assert less > cost  # one start more
+    assert json.loads(again.tree.attrs["inference"])["start"]["method"] == "point"
+    np.testing.assert_allclose(log_gamma(again), log_gamma(first), atol=1e-6)
+    with pytest.raises(InputError, match="start is str"):
+        fit(model, start="before", **options)
+    with pytest.raises(InputError, match="other unknowns; gamma/"):
+        fit(calibration(model.population, gamma=GaussianProcess(length_scale=0.5)), start=first, **options)
+    with pytest.raises(InputError, match="their paths differ"):
+        fit(calibration(model.population, gamma=dist.LogNormal(3.0, 0.1)), start=first, **options)
+    with pytest.raises(InputError, match="random networks"):
+        fit(model, start=first, method="point", objective="paper")
+    with pytest.raises(InputError, match="finite numbers"):
+        find_mode(model, start=np.zeros(7))
+
+
+def test_a_fit_sets_out_from_the_best_draw_of_a_posterior(model, fitted):
+    best = np.unravel_index(np.argmax(fitted.tree["sample_stats"]["lp"]), (2, 100))
+    np.testing.assert_array_equal(_best_draw(fitted, model), fitted.tree["unconstrained_posterior"]["latent"].to_numpy()[best])
 
 
 def test_a_search_that_was_cut_short_says_so():

@@ -20,6 +20,7 @@ from bayes_mfg.equilibrium import Branch, TimeGrid
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference.coordinates import Coordinates, compiled, coordinates
 from bayes_mfg.inference.fit import draw
+from bayes_mfg.inference.point import find_mode
 from bayes_mfg.inference.scores import crps_of_draws
 from bayes_mfg.models import Calibration, Dirichlet, Gaussian, Multinomial, NeuralODE, Observation
 from bayes_mfg.models.calibration import ForwardModel
@@ -57,7 +58,7 @@ class Row:
         relative to the mean size of the true parameters; NaN for point estimates and data without noise.
     crps : continuous ranked probability score of the parameters against the truth, mean over times, in their units; of a point its distance.
     pareto_k, r_hat : of a variational fit, and the largest over parameters' times of a sampled one; NaN for others.
-    seconds : of the fit; that of the first data set includes compiling.
+    seconds : of the fit, with the searches under softer games; that of the first data set includes compiling.
     estimates : name -> 5 % quantile, median, 95 % quantile, for constants without a known truth; and for data from one of several equilibria
         "branch" -> mean posterior probability of the right one.
     reweighted : whether the draws of a variational fit were resampled by their importance ratios; if not, the band is the guide's.
@@ -139,6 +140,7 @@ def reproduce(
     if trajectories is not None:
         chosen = dataclasses.replace(chosen, size=dataclasses.replace(chosen.size, train=trajectories))
     known: dict[str, tuple[ForwardModel, ForwardModel]] = {}
+    soft: list[ForwardModel] = []
     for seed in range(first, first + seeds):
         train, test, clean = _data(chosen, level, seed, finer, scheme)
         for kind in ("game", *(COMPARATORS if comparators else ())):
@@ -153,7 +155,16 @@ def reproduce(
             # Data sets have one shape: what was compiled for the first serves all.
             model, held_out = (m.with_population(p, _starts(p)) for m, p in zip(known[kind], (train, test), strict=True))
             begin = time.perf_counter()
-            flat, settings, told = _fit(model, how if own else "comparator", seed, draws, progress)
+            start = None
+            if own and chosen.softer and how != "paper":
+                for k, game in enumerate(chosen.softer):
+                    softer = dataclasses.replace(chosen, game=game)
+                    if k == len(soft):
+                        soft.append(_model(softer, "game", train, level, scheme, how))
+                    # Each mode is where the search under the next game sets out, beside the prior median.
+                    easy = soft[k].with_population(train, _starts(train))
+                    start = find_mode(easy, seed=seed, starts=1, start=start, curvature=False, progress=progress).location
+            flat, settings, told = _fit(model, how if own else "comparator", seed, draws, progress, start)
             seconds = time.perf_counter() - begin
             mu_error, floor, lost = _population_errors(held_out, flat, test, clean)
             if own and chosen.branches:
@@ -318,7 +329,7 @@ def _constant(model: ForwardModel, space: Coordinates, x: Any, name: str) -> Any
 
 
 def _fit(
-    model: ForwardModel, method: str, seed: int, draws: int, progress: bool | None
+    model: ForwardModel, method: str, seed: int, draws: int, progress: bool | None, start: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[str, Any], list[str]]:
     """Draws `(chain, draw, size)`, settings and what a reader must know."""
     options: dict[str, dict[str, Any]] = {
@@ -330,6 +341,8 @@ def _fit(
         "comparator": {"starts": 1},
     }
     kind = "point" if method in ("paper", "comparator") else method
+    if start is not None:
+        options[method]["start"] = start
     flat, _, settings, warnings = draw(model, kind, seed=seed, progress=progress, **options[method])
     for sentence in warnings:
         log.warning("%s", sentence)

@@ -55,6 +55,7 @@ class Benchmark:
     noise : the paper's noise of this row, None for none.
     control : whether a social planner chooses.
     starts : draws initial populations `(count, d)`.
+    softer : games whose agents decide less and less softly, of the same parameters: the mode of each is where the search for the next one's begins.
     made_by : the game that makes the data where it is not the one that is fitted.
     observe_every : every so many grid points are observed.
     data : makes training and test data from a seed where these are no noisy equilibria of the game.
@@ -75,6 +76,7 @@ class Benchmark:
     noise: float | None
     control: bool = False
     starts: Callable[[np.random.Generator, int, int], np.ndarray] = lambda rng, count, d: rng.dirichlet(np.ones(d), count)
+    softer: tuple[Game, ...] = ()
     made_by: Game | None = None
     observe_every: int = 1
     data: Callable[[int], tuple[Population, Population]] | None = None
@@ -128,7 +130,7 @@ def _mfc(case: str, d: int) -> Benchmark:
 
 
 def _cybersecurity(case: str, d: int) -> Benchmark:
-    game: Game = games.Cybersecurity()
+    costs: dict[str, float] = {}
     truth: dict[str, Any] = dict(VIRUS)
     priors: dict[str, Any] = {name: dist.LogNormal(-1.0, 1.0) for name in VIRUS}
     if case == "arc":
@@ -142,11 +144,17 @@ def _cybersecurity(case: str, d: int) -> Benchmark:
         }
     if case == "live":
         truth = dict(LIVE_VIRUS)
-        game = games.Cybersecurity(defence_cost=0.15, infection_cost=0.5, temperature=LIVE_TEMPERATURE)
+        costs = {"defence_cost": 0.15, "infection_cost": 0.5, "temperature": LIVE_TEMPERATURE}
     # Data are those of the hard response, as in the paper; fits answer smoothly, for gradients.
     hard = None if case == "live" else games.Cybersecurity(temperature=0.0)
-    return Benchmark("cybersecurity", case, 4, game, truth, priors, 10.0, 100, Size(200, 40), 1e-3, made_by=hard)
+    game = games.Cybersecurity(**costs)
+    # Where agents decide almost at once, gradients do not see the parameters at which they would decide otherwise.
+    softer = tuple(games.Cybersecurity(**{**costs, "temperature": t}) for t in SOFTLY) if case in ("arc", "live") else ()
+    return Benchmark("cybersecurity", case, 4, game, truth, priors, 10.0, 100, Size(200, 40), 1e-3, made_by=hard, softer=softer)
 
+
+SOFTLY = (0.3, 0.06)
+"""Temperatures under which the search for a mode begins where agents decide almost at once."""
 
 LIVE_VIRUS = {
     "q_rec_D": 0.5,
