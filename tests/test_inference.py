@@ -395,7 +395,7 @@ def test_a_fit_sets_out_from_an_earlier_one(model):
 
 
 def test_a_fit_sets_out_from_the_best_draw_of_a_posterior(model, fitted):
-    best = np.unravel_index(np.argmax(fitted.tree["sample_stats"]["lp"]), (2, 100))
+    best = np.unravel_index(np.argmax(fitted.tree["sample_stats"]["lp"].to_numpy()), (2, 100))
     np.testing.assert_array_equal(_best_draw(fitted, model), fitted.tree["unconstrained_posterior"]["latent"].to_numpy()[best])
 
 
