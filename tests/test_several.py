@@ -357,3 +357,16 @@ def test_branches_may_be_equilibria_on_the_models_grid(branches):
     coarse = Population(fine.times[::EVERY], proportions=fine.shares[:, ::EVERY], states=fine.states)
     with pytest.raises(InputError, match="branch 0 must be an equilibrium on the model's grid"):
         Calibration(bandwagon(), coarse, PATHS, Gaussian(), initial=MU0, substeps=EVERY, branches=equilibria)
+
+
+# Where a branch has gone.
+
+
+def test_newton_gives_up_where_a_branch_is_gone_and_the_solver_goes_on(branches) -> None:
+    """Past a fold Newton's method crawls to the end of its 60 steps; the automatic choice stops it, and its marches find what is left."""
+    left, _, gone = (branch.equilibrium for branch in branches)
+    found, there = (solve(bandwagon(8.0), {}, MU0, GRID, guess=(eq.mu, eq.value)) for eq in (gone, left))
+    assert bool(found.converged)
+    assert int(found.iterations[0]) > 0  # marches
+    assert int(found.iterations[2]) < 15
+    assert far(found, there) < 1e-8

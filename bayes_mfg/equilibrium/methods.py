@@ -19,6 +19,8 @@ MEMORY = 6
 HALVINGS = 14
 SWEEPS_BEFORE_NEWTON = 25
 RESCUE_MARCHES = 150
+PATIENCE = 5
+CRAWL = 0.75
 
 
 class State(NamedTuple):
@@ -164,18 +166,22 @@ def marches(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_s
     return z._replace(size=size, stalled=jnp.zeros((), bool))
 
 
-def newton(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int) -> State:
+def newton(
+    scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int, patience: int | Array | None = None
+) -> State:
     """Newton's method on the block-tridiagonal system, with a backtracking line search on the residual.
 
     A step is halved up to `HALVINGS` times until the sum of squared defects falls (Armijo, factor 1e-4); if it never does, the iteration has
-    stalled.
+    stalled. With `patience` it ends, too, when that many steps in a row together have not brought the sum below `CRAWL` of what it was: where the
+    equilibrium that the start belonged to is gone, it crawls towards a minimum that is no zero.
     """
+    patience = max_steps if patience is None else patience
 
     def merit(defects: Pair) -> Array:
         return jnp.sum(defects[0] ** 2) + jnp.sum((defects[1] / state.unit) ** 2)
 
-    def step(carry: tuple[State, Pair, Array]) -> tuple[State, Pair, Array]:
-        state, defects, taken = carry
+    def step(carry: tuple[State, Pair, Array, Array, Array]) -> tuple[State, Pair, Array, Array, Array]:
+        state, defects, taken, level, since = carry
         direction = factorise(scheme.linearise(problem, *state.z))(defects)
         before = merit(defects)
 
@@ -194,35 +200,46 @@ def newton(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_st
         moved = merit(after) < before
         z, defects = _select(moved, z, state.z), _select(moved, after, defects)
         size = size_of(defects, z[1], state.unit)
-        return state._replace(z=z, size=size, steps=state.steps.at[2].add(1), stalled=~moved), defects, taken + 1
+        now = merit(defects)
+        pays = now < CRAWL * level
+        level, since = jnp.where(pays, now, level), jnp.where(pays, 0, since + 1)
+        return state._replace(z=z, size=size, steps=state.steps.at[2].add(1), stalled=~moved), defects, taken + 1, level, since
 
-    def unfinished(carry: tuple[State, Pair, Array]) -> Array:
-        state, _, taken = carry
-        return (state.size > tol) & (taken < max_steps) & ~state.stalled & jnp.isfinite(state.size)
+    def unfinished(carry: tuple[State, Pair, Array, Array, Array]) -> Array:
+        state, _, taken, _, since = carry
+        return (state.size > tol) & (taken < max_steps) & (since < patience) & ~state.stalled & jnp.isfinite(state.size)
 
     first = residual(scheme, problem, *state.z)
-    return lax.while_loop(unfinished, step, (state, first, jnp.zeros((), int)))[0]
+    none = jnp.zeros((), int)
+    return lax.while_loop(unfinished, step, (state, first, none, merit(first), none))[0]
 
 
 def automatic(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_steps: int) -> State:
-    """Anderson sweeps while they pay, then Newton; where that fails, damped marches from the start, then Newton again."""
+    """Anderson sweeps while they pay, then Newton while it pays; where that fails, damped marches from the start, then Newton again.
+
+    Where these fail, too, Newton goes on from where it was stopped.
+    """
     first = state
 
-    def attempt(carry: tuple[State, Array]) -> tuple[State, Array]:
-        state, number = carry
+    def attempt(carry: tuple[State, State, Array]) -> tuple[State, State, Array]:
+        state, left, number = carry
         sweeps = jnp.where(number == 0, min(SWEEPS_BEFORE_NEWTON, max_steps), 0)
         state = anderson(scheme, problem, state, tol=tol, max_steps=sweeps)
         rescue = jnp.where(number == 1, RESCUE_MARCHES, 0)
-        restart = first._replace(steps=state.steps)
-        state = jax.tree.map(lambda new, old: jnp.where(number == 1, new, old), restart, state)
+        from_start, from_left = (x._replace(steps=state.steps) for x in (first, left))
+        state = jax.tree.map(
+            lambda now, new, old: jnp.where(number == 0, now, jnp.where(number == 1, new, old)), state, from_start, from_left
+        )
         state = marches(scheme, problem, state, tol=tol, max_steps=rescue)
-        return newton(scheme, problem, state, tol=tol, max_steps=max_steps), number + 1
+        patience = jnp.where(number == 0, PATIENCE, max_steps)
+        state = newton(scheme, problem, state, tol=tol, max_steps=max_steps, patience=patience)
+        return state, jax.tree.map(lambda new, old: jnp.where(number == 0, new, old), state, left), number + 1
 
-    def unfinished(carry: tuple[State, Array]) -> Array:
-        state, number = carry
-        return (state.size > tol) & (number < 2)
+    def unfinished(carry: tuple[State, State, Array]) -> Array:
+        state, _, number = carry
+        return (state.size > tol) & (number < 3)
 
-    return lax.while_loop(unfinished, attempt, (state, jnp.zeros((), int)))[0]
+    return lax.while_loop(unfinished, attempt, (state, state, jnp.zeros((), int)))[0]
 
 
 METHODS: dict[str, Callable[..., State]] = {"auto": automatic, "newton": newton, "anderson": anderson, "picard": picard}
