@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,11 @@ GROUPS: dict[str, dict[str, str]] = {
     "cybersecurity": {
         "cybersecurity-constant": "cybersecurity --case constant --seeds 3",
         "cybersecurity-arc": "cybersecurity --case arc --draws 400",
-        "cybersecurity-live": "cybersecurity --case live --seeds 3",
+        "cybersecurity-live": "cybersecurity --case live --seeds 3 --trajectories 50",
     },
     "epidemic": {f"epidemic-{world}": f"epidemic --case {world} --comparators" for world in WORLDS},
-    "emissions": {"emissions": "emissions --seeds 20 --draws 200"},
+    "behaviour": {f"epidemic-{world}-known": f"epidemic --case {world}-known --seeds 3" for world in WORLDS},
+    "emissions": {"emissions": "emissions --seeds 20 --method point"},
     "others": {
         "bike_share-congestion": "bike_share --case congestion --comparators",
         "bike_share-edge": "bike_share --case edge",
@@ -103,17 +105,17 @@ def cell(column: str, value: object) -> str:
 
 
 def estimates(rows: list[dict]) -> str:
-    """Medians with 90 % intervals of the first data set, and in how many data sets the right equilibrium has most of the probability."""
+    """Medians with 90 % intervals, over data sets, and in how many of them the right equilibrium has most of the probability."""
     words = []
-    for name, first in rows[0].get("estimates", {}).items():
+    for name in rows[0].get("estimates", {}):
         if name == "branch":
             right = sum(row["estimates"][name][0] > 0.5 for row in rows)
             words.append(
                 f"right branch in {right} of {len(rows)}, probability at least {min(row['estimates'][name][0] for row in rows):.2g}"
             )
         else:
-            low, middle, high = first
-            words.append(f"{name} {middle:.3g} ({low:.3g} to {high:.3g})")
+            low, middle, high = zip(*(row["estimates"][name] for row in rows), strict=True)
+            words.append(f"{name} {statistics.median(middle):.3g} ({min(low):.3g} to {max(high):.3g})")
     return "; ".join(words)
 
 

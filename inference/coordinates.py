@@ -79,8 +79,8 @@ class Coordinates:
     def prior_median(self) -> np.ndarray:
         """Coordinatewise prior median, where fits start."""
         keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS_FOR_MEDIAN)
-        draws = jax.jit(jax.vmap(lambda key: self.unconstrain(self.draw_prior(key))))(keys)
-        return np.median(np.asarray(draws), axis=0)
+        draws = compiled(self.model, "prior_draws", lambda: jax.jit(jax.vmap(lambda key: self.unconstrain(self.draw_prior(key)))))
+        return np.median(np.asarray(draws(keys)), axis=0)
 
 
 def compiled(model: ForwardModel, name: str, make: Any) -> Any:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -14,7 +15,8 @@ from jax import Array
 from bayes_mfg.cli import main
 from bayes_mfg.equilibrium import solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.reproduce import SYSTEMS, Benchmark, Row, benchmark, reproduce, table
+from bayes_mfg.inference import find_mode
+from bayes_mfg.reproduce import SYSTEMS, Benchmark, Row, benchmark, reproduce, table, training_model
 
 
 @pytest.mark.parametrize(
@@ -126,3 +128,36 @@ def test_the_command_refuses_a_bad_place_for_rows(tmp_path: Path, capsys: pytest
     assert main(["reproduce", "lq", "--json", str(tmp_path / "no" / "rows.json")]) == 2
     assert keep.read_text() == "precious"
     assert "only older results are replaced" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_live_game_is_recovered_by_way_of_softer_games() -> None:
+    """From the prior median alone the search ends far from there."""
+    chosen = benchmark("cybersecurity", "live")
+    model = training_model(chosen, "svi", noise=1e-3, trajectories=5)
+    alone = find_mode(model, starts=1, curvature=False, progress=False)
+    (row,) = reproduce("cybersecurity", case="live", trajectories=5, draws=100, progress=False)
+    assert row.mu_error < 1.05 * row.noise_floor
+    assert row.gamma_error < 0.1
+    (word,) = [word for word in row.warnings if "different log densities" in word]
+    highest, other = (float(x) for x in re.findall(r"-?\d+\.\d", word)[:2])
+    assert highest > -alone.potential + 1000
+    assert other == pytest.approx(-alone.potential, abs=0.1)
+
+
+@pytest.mark.slow
+def test_where_the_disease_is_known_the_contact_cost_tells_avoidance() -> None:
+    """Beta and recovery are learned where nobody avoids anybody, on data of their own; what is left is the contact cost."""
+    found = {}
+    for world in ("plain", "avoid"):
+        (row,) = reproduce("epidemic", case=f"150-{world}-known", draws=100, progress=False)
+        assert set(row.estimates) == {"contact_cost"}
+        assert set(row.given) == {"beta", "recovery"}
+        found[world] = row
+    assert found["avoid"].given == found["plain"].given
+    assert found["avoid"].estimates["contact_cost"][2] < found["plain"].estimates["contact_cost"][0]
+
+
+def test_a_model_with_parameters_of_other_data_is_not_made_without_these() -> None:
+    with pytest.raises(InputError, match="learned from data of '150-plain'"):
+        training_model(benchmark("epidemic", "150-avoid-known"), "svi")

@@ -4,8 +4,9 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +59,14 @@ class Row:
         relative to the mean size of the true parameters; NaN for point estimates and data without noise.
     crps : continuous ranked probability score of the parameters against the truth, mean over times, in their units; of a point its distance.
     pareto_k, r_hat : of a variational fit, and the largest over parameters' times of a sampled one; NaN for others.
-    seconds : of the fit, with the searches under softer games; that of the first data set includes compiling.
+    seconds : of the fit, with the searches under softer games and the fit that parameters are learned from; that of the first data set includes
+        compiling, and where parameters are learned that of every one.
     estimates : name -> 5 % quantile, median, 95 % quantile, for constants without a known truth; and for data from one of several equilibria
-        "branch" -> mean posterior probability of the right one.
+        "branch" -> mean posterior probability of the right one over the draws, of a point fit at the mode.
     reweighted : whether the draws of a variational fit were resampled by their importance ratios; if not, the band is the guide's.
     lost_draws : draws without an equilibrium on the test data, left out of the prediction.
     warnings : what the fit says that a reader must know.
+    given : parameters that were learned from another case's data and taken for known.
     """
 
     system: str
@@ -86,6 +89,7 @@ class Row:
     reweighted: bool = False
     lost_draws: int = 0
     warnings: tuple[str, ...] = ()
+    given: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def reproduce(
@@ -111,9 +115,9 @@ def reproduce(
     system, case, states : see `SYSTEMS`; the first case and size by default.
     noise : eps of the noise `Dirichlet(mu / eps)`; 0 for none; by default the paper's for this system, or none.
     seeds, first : number of data sets, and the first one's seed.
-    method : "point" (posterior mode), "paper" (the paper's network, trained as in the paper for 500
-        epochs with a learning rate of 5e-3 and a tenth of the data held out), "svi" (Laplace, resampled by importance where Pareto k allows
-        it) or "nuts".
+    method : "point" (posterior mode; from the prior median alone where there are several equilibria), "paper" (the paper's network, trained as in
+        the paper for 500 epochs with a learning rate of 5e-3 and a tenth of the data held out), "svi" (Laplace, resampled by importance where
+        Pareto k allows it) or "nuts".
     comparators : fit forward dynamics and a neural ODE, too.
     finer : data are simulated on a grid so many times finer, and observed on the fit's; 1 takes the fit's own grid, as the paper does.
     scheme : time scheme of the fit, "exponential" or "paper".
@@ -139,9 +143,18 @@ def reproduce(
         )
     if trajectories is not None:
         chosen = dataclasses.replace(chosen, size=dataclasses.replace(chosen.size, train=trajectories))
+    unlearned, learned = chosen, _Learned()
     known: dict[str, tuple[ForwardModel, ForwardModel]] = {}
     soft: list[ForwardModel] = []
     for seed in range(first, first + seeds):
+        if unlearned.learned_from:
+            learned = _learned(unlearned, scheme, seed, progress)
+            chosen = dataclasses.replace(
+                unlearned,
+                paths={**unlearned.paths, **learned.given},
+                estimated=tuple(name for name in unlearned.estimated if name not in learned.given),
+            )
+            known = {}  # known parameters are part of a model's structure
         train, test, clean = _data(chosen, level, seed, finer, scheme)
         for kind in ("game", *(COMPARATORS if comparators else ())):
             own = kind == "game"
@@ -188,11 +201,12 @@ def reproduce(
                 floor,
                 **judged,
                 pareto_k=pareto_k,
-                seconds=seconds,
+                seconds=seconds + (learned.seconds if own else 0.0),
                 estimates=estimates,
                 reweighted=bool(settings.get("importance", False)),
                 lost_draws=lost,
-                warnings=tuple(told),
+                warnings=(*learned.warnings, *told),
+                given=dict(learned.given),
             )
 
 
@@ -206,7 +220,13 @@ def training_model(
     chosen : the benchmark.
     method : one of `METHODS`.
     noise, seed, trajectories : as of `reproduce`.
+
+    Raises
+    ------
+    InputError : for a case whose parameters are learned from another one's data.
     """
+    if chosen.learned_from:
+        raise InputError(f"training_model: parameters of {chosen.case!r} are learned from data of {chosen.learned_from!r}.")
     if trajectories is not None:
         chosen = dataclasses.replace(chosen, size=dataclasses.replace(chosen.size, train=trajectories))
     train, _, _ = _data(chosen, noise, seed, 1, "exponential")
@@ -261,6 +281,26 @@ def _data(
     return train, test, clean
 
 
+class _Learned(NamedTuple):
+    """What another case's data say about parameters: their values, seconds, and what a reader must know of the fit."""
+
+    given: Mapping[str, float] = MappingProxyType({})
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+def _learned(chosen: Benchmark, scheme: str, seed: int, progress: bool | None) -> _Learned:
+    """Parameters of forward dynamics, at the mode, on data of `chosen.learned_from` that are no others' training or test data."""
+    begin = time.perf_counter()
+    other = benchmark(chosen.system, chosen.learned_from, chosen.states)
+    train, _, _ = _data(other, 0.0, seed + 2 * 10**6, 1, scheme)
+    model = _model(other, "forward", train, 0.0, scheme, "point")
+    flat, _, told = _fit(model, "comparator", seed, 1, progress)
+    space = coordinates(model)
+    given = {name: float(_constant(model, space, jnp.asarray(flat[0, 0]), name)) for name in model.bound}
+    return _Learned(given, time.perf_counter() - begin, tuple(f"{chosen.learned_from}: {sentence}" for sentence in told))
+
+
 def _starts(population: Population) -> np.ndarray | None:
     """The true initial populations; None for agents, whose first count is the truth."""
     given = population.provenance.get("initial")
@@ -282,7 +322,9 @@ def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme
             priors.pop(name, None)  # prices of what nobody minds
         game = games.ForwardDynamics(game)
     elif method == "paper":
-        priors = {name: Neural.published() for name in priors}
+        priors = {
+            name: prior if isinstance(prior, int | float | np.ndarray) else Neural.published() for name, prior in priors.items()
+        }
         observation = Gaussian(scale=math.sqrt(level) if level else EXACT)
     return Calibration(
         game,
@@ -337,7 +379,8 @@ def _fit(
         "svi": {"guide": "laplace", "importance": True, "num_samples": draws, "starts": 1},
         "nuts": {"num_samples": max(4, draws // 4)},
         "paper": {"objective": "paper", "learning_rate": 5e-3},
-        "point": {},
+        # Where equilibria jump, searches from far away crawl along the cliffs for hours.
+        "point": {"starts": 1} if getattr(model, "branches", None) is not None else {},
         "comparator": {"starts": 1},
     }
     kind = "point" if method in ("paper", "comparator") else method
