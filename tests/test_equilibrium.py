@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from systems import LQ_CASES, RADII, RADIUS_CASES, SIR_CASES, TABLE, Case, scheme_defect, solved
 
-from bayes_mfg.equilibrium import Code, Status, TimeGrid, solve
+from bayes_mfg.equilibrium import Code, Status, TimeGrid, methods, solve
 from bayes_mfg.equilibrium.problem import build
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
@@ -178,6 +178,26 @@ def test_automatic_choice_that_runs_out_says_so() -> None:
     assert not bool(eq.converged)
     assert "not found" in eq.status.message
     assert np.isnan(eq.mu).all() and np.isnan(eq.value).all()
+
+
+def test_where_the_rescue_fails_newton_goes_on_from_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without patience, and without marches, Newton from a cold start is all that the second attempt has; from the sweeps' end it arrives."""
+    monkeypatch.setattr(methods, "PATIENCE", 0)
+    monkeypatch.setattr(methods, "RESCUE_MARCHES", 0)
+    case, scheme = SIR_CASES[1], get_scheme("exponential")
+
+    @jax.jit
+    def found() -> tuple[methods.State, methods.State]:
+        problem = build(case.game, case.params, case.mu0, case.grid, False)
+        begin = methods.start(scheme, problem)
+        cold = methods.newton(scheme, problem, begin, tol=1e-11, max_steps=60)
+        return cold, methods.automatic(scheme, problem, begin, tol=1e-11, max_steps=60)
+
+    cold, automatic = found()
+    assert float(cold.size) > 1e-4 and bool(cold.stalled)
+    assert float(automatic.size) <= 1e-11
+    assert int(automatic.steps[0]) == 0
+    assert int(automatic.steps[2]) > int(cold.steps[2])
 
 
 @pytest.mark.parametrize("gamma", [np.nan, np.inf, 0.0])

@@ -97,12 +97,13 @@ def solve(
         fixed point.
     mu0 : initial population `(d,)`.
     grid : time grid with `T` points.
-    method : "auto" (Anderson sweeps, then Newton, then damped Picard), "newton", "anderson" or "picard".
+    method : "auto" (Anderson sweeps, then Newton; then damped marches from the start and Newton again; then Newton from where it was stopped),
+        "newton", "anderson" or "picard".
     scheme : "exponential" (second order, positive, conservative) or "paper" (explicit Euler), or a `Scheme`.
     control : mean field control: a social planner chooses for everybody, and `value` is the planner's adjoint, in which agents also
         count what they cost others.
     tol : residual to reach, relative to max(1, |value|); by default 1e-11 in double and 1e-5 in single precision.
-    max_steps : iterations allowed to each method.
+    max_steps : iterations allowed to each method; to Newton, in "auto", each of up to three times.
     guess : starting `(mu, value)`, each `(T, d)`; by default flat.
 
     Returns

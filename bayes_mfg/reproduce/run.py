@@ -187,6 +187,7 @@ def reproduce(
                 if own and clean is not None
                 else _NOTHING
             )
+            told_of = learned if kind != "neural_ode" else _Learned()
             pareto_k = float(settings.get("pareto_k", math.nan))
             estimates = _estimates(chosen, model, flat, seed) if own else {}
             yield Row(
@@ -201,12 +202,12 @@ def reproduce(
                 floor,
                 **judged,
                 pareto_k=pareto_k,
-                seconds=seconds + (learned.seconds if own else 0.0),
+                seconds=seconds + told_of.seconds,
                 estimates=estimates,
                 reweighted=bool(settings.get("importance", False)),
                 lost_draws=lost,
-                warnings=(*learned.warnings, *told),
-                given=dict(learned.given),
+                warnings=(*told_of.warnings, *told),
+                given=dict(told_of.given),
             )
 
 
