@@ -380,7 +380,7 @@ def _fit(
         "svi": {"guide": "laplace", "importance": True, "num_samples": draws, "starts": 1},
         "nuts": {"num_samples": max(4, draws // 4)},
         "paper": {"objective": "paper", "learning_rate": 5e-3},
-        # Where equilibria jump, searches from far away crawl along the cliffs for hours.
+        # Where equilibria jump, searches from far away crawl along the cliffs.
         "point": {"starts": 1} if getattr(model, "branches", None) is not None else {},
         "comparator": {"starts": 1},
     }
