@@ -95,6 +95,11 @@ def coordinates(model: ForwardModel) -> Coordinates:
     return compiled(model, "coordinates", lambda: Coordinates(model))
 
 
+def potential(model: ForwardModel) -> Any:
+    """Compiled `(flat, data) -> potential`."""
+    return compiled(model, "potential", lambda: jax.jit(coordinates(model).potential))
+
+
 def value_and_gradient(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> (potential, gradient)`."""
     return compiled(model, "value_and_gradient", lambda: jax.jit(jax.value_and_grad(coordinates(model).potential)))

@@ -11,7 +11,7 @@ import scipy.optimize
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
 
-from .coordinates import coordinates, value_and_gradient
+from .coordinates import coordinates, potential, value_and_gradient
 from .errors import FitError
 from .progress import bar
 from .sensitivity import quadratic
@@ -155,6 +155,7 @@ def find_mode(
     seed: int = 0,
     starts: int = 3,
     start: np.ndarray | None = None,
+    screened: int = 0,
     max_steps: int = 500,
     curvature: bool = True,
     progress: bool | None = None,
@@ -172,15 +173,21 @@ def find_mode(
     seed : of the prior draws.
     starts : number of starts, at least 1.
     start : `(size,)`, one start more, before the others, such as the mode of a model that is like this one.
+    screened : the prior draws among the starts are the most probable of so many, with those left out at which a solve fails; 0 takes them as they
+        come.
     max_steps : iterations per start.
     curvature : whether the curvature is needed; beyond `MOST_DENSE` unknowns a mode without it is much cheaper, and its covariance is the identity.
     progress : show a progress bar; by default on a terminal only.
 
     Raises
     ------
-    InputError : for a start of another shape.
+    InputError : for a start of another shape, and for screened draws of which none can be a start.
     FitError : when no start reaches a point at which every equilibrium is found.
     """
+    if screened and starts < 2:
+        raise InputError(
+            f"find_mode: screened is {screened}, but starts is 1, the prior median alone; starts of at least 2 are needed."
+        )
     space = coordinates(model)
     centre = space.prior_median()
     points = [centre]
@@ -188,18 +195,22 @@ def find_mode(
         if np.shape(start) != (space.size,) or not np.all(np.isfinite(start)):
             raise InputError(f"find_mode: start has shape {np.shape(start)}; {space.size} finite numbers are needed.")
         points = [np.asarray(start, float), centre]
-    keys = jax.random.split(jax.random.key(seed), max(starts - 1, 0))
-    points += [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
+    keys = jax.random.split(jax.random.key(seed), max(starts - 1, screened))
+    draws = [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
     # Between several equilibria the Gauss-Newton curvature jumps where another becomes the most probable, and the search may stop short.
     smooth = getattr(model, "branches", None) is None
     objective = _Expanded(model) if smooth and FEW < space.size <= MOST_DENSE else _Objective(model)
     minimise = objective.minimise if isinstance(objective, _Expanded) else functools.partial(_minimise, objective)
+    points += _most_probable(model, draws, progress)[: starts - 1] if screened else draws
     ends = []
     with bar(len(points) + 1, "mode", progress) as shown:
         for point in points:
             solvable = _solvable(objective, point, centre)
             if solvable is not None:
-                ends.append(minimise(solvable, max_steps))
+                begin, height = solvable
+                end = minimise(begin, max_steps)
+                # A line search that gives up may leave off where solves fail.
+                ends.append(end if end[0] <= height else (height, begin, True))
             shown.update()
         if not ends:
             raise FitError(
@@ -235,6 +246,17 @@ def find_mode(
     )
 
 
+def _most_probable(model: ForwardModel, points: list[np.ndarray], progress: bool | None) -> list[np.ndarray]:
+    """The points at which all solves succeed, the most probable first."""
+    function = potential(model)
+    heights = []
+    with bar(len(points), "screening", progress) as shown:
+        for point in points:
+            heights.append(float(function(jnp.asarray(point), model.data)))
+            shown.update()
+    return [points[k] for k in np.argsort(heights, kind="stable") if np.isfinite(heights[k])]
+
+
 def _refine(objective: _Objective, best: np.ndarray, max_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Mode, covariance, factor and flat directions from the end of a first L-BFGS run: whitened by the curvature the problem is round."""
     covariance, factor, flat = _curvature(objective, best)
@@ -261,13 +283,13 @@ def _whitened(objective: _Objective, x: np.ndarray, at: np.ndarray, by: np.ndarr
     return value, by.T @ gradient
 
 
-def _solvable(objective: _Objective | _Expanded, point: np.ndarray, centre: np.ndarray) -> np.ndarray | None:
-    """The point, or the first on the way to the prior's centre at which all solves succeed."""
+def _solvable(objective: _Objective | _Expanded, point: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """The point, or the first on the way to the prior's centre at which all solves succeed, with its potential."""
     for share in (1.0, 0.5, 0.25, 0.0):
         candidate = centre + share * (point - centre)
-        objective(candidate)
+        height, _ = objective(candidate)
         if not objective.failed:
-            return candidate
+            return candidate, height
     return None
 
 

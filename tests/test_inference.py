@@ -16,6 +16,7 @@ import scipy.stats
 import xarray as xr
 from one_unknown import GRID, NOISE, STARTS, Fragile, calibration, log_gamma, simulated
 
+from bayes_mfg import inference
 from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import solve
 from bayes_mfg.errors import InputError
@@ -26,7 +27,7 @@ from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.fit import _best_draw
 from bayes_mfg.inference.paper import fit_paper
 from bayes_mfg.inference.point import exact_curvature, flat_directions
-from bayes_mfg.inference.svi import psis
+from bayes_mfg.inference.svi import _judged, potentials, psis
 from bayes_mfg.models import Dirichlet
 from bayes_mfg.paths import GaussianProcess, PiecewiseConstant
 
@@ -107,6 +108,27 @@ def test_the_mode_is_where_a_fine_grid_has_its_maximum(model, mode, posterior):
     np.testing.assert_allclose(exact_curvature(model, mode.location)[0], [[-0.5 / bend[0]]], rtol=1e-3)
     # The mode's own curvature leaves out second derivatives of the equilibrium: a preconditioner, not a width.
     np.testing.assert_allclose(mode.covariance, [[-0.5 / bend[0]]], rtol=0.2)
+
+
+def test_searches_set_out_from_the_most_probable_of_the_screened_draws(model, monkeypatch):
+    fragile = calibration(model.population, Fragile(1.6))
+    tried = []
+
+    def solvable(objective, point, centre):
+        tried.append(point)
+        return original(objective, point, centre)
+
+    original = inference.point._solvable
+    monkeypatch.setattr("bayes_mfg.inference.point._solvable", solvable)
+    find_mode(fragile, starts=3, screened=12, seed=4)
+    space = coordinates(fragile)
+    draws = [np.asarray(space.unconstrain(space.draw_prior(key))) for key in jax.random.split(jax.random.key(4), 12)]
+    heights = potentials(fragile, np.stack(draws))
+    assert 0 < np.isnan(heights).sum() < 11
+    expected = [space.prior_median(), *(draws[k] for k in np.argsort(heights)[:2])]
+    np.testing.assert_allclose(tried, expected)
+    with pytest.raises(InputError, match="screened is 12, but starts is 1"):
+        find_mode(fragile, starts=1, screened=12)
 
 
 @pytest.mark.slow
@@ -415,6 +437,18 @@ def test_a_few_draws_cannot_judge_a_guide(count):
     weights, pareto_k = psis(np.zeros(count))
     assert np.isnan(pareto_k)
     np.testing.assert_allclose(weights, 1 / count)
+
+
+def test_a_guide_of_which_one_draw_counts_is_far_from_the_posterior(model, mode):
+    """Log ratios that spread over tens of thousands have no Pareto k, which is no want of draws."""
+    narrow = dataclasses.replace(mode, factor=1e4 * mode.factor)
+    x = np.random.default_rng(0).normal(size=(40, 1)) * 1e-4
+    spread = jnp.asarray(1e5 * np.random.default_rng(1).exponential(size=40))
+    judged = _judged(model, narrow, x, spread, {}, [], True, 0)
+    assert "pareto_k" not in judged.settings and judged.settings["importance"] is False
+    assert judged.warnings[-1].startswith(
+        "The guide is far from the posterior: of its importance ratios so few count that they have no Pareto k, so"
+    )
 
 
 @pytest.mark.slow

@@ -308,6 +308,7 @@ def _reader(
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),
     "prior_samples": (lambda x: x >= 0, "a whole number of at least 0"),
+    "screened": (lambda x: x >= 0, "a whole number of at least 0"),
     "target_accept_prob": (lambda x: 0 < x < 1, "a number above 0 and below 1"),
     "held_out": (lambda x: 0 <= x < 1, "a number of at least 0 and below 1"),
     "window": (lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
@@ -317,13 +318,13 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def _method_functions(method: str, table: Mapping[str, Any], place: Place) -> list[tuple[Callable[..., Any], set[str]]]:
     """The functions that take a method's options, and which of their parameters a config gives; () for all."""
-    searches = (point.find_mode, {"starts"})
+    searches = (point.find_mode, {"starts", "screened"})
     if method == "nuts":
         return [searches, (nuts.sample, set())]
     if method == "svi":
         return [searches, (svi.approximate, set())]
     objective = choose(table.get("objective", "map"), ("map", "paper"), place.at("objective"))
-    return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, {"starts", "max_steps"})]
+    return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, {"starts", "screened", "max_steps"})]
 
 
 def _option_parameters(method: str, table: Mapping[str, Any], place: Place) -> dict[str, inspect.Parameter]:

@@ -38,6 +38,9 @@ COMPARATORS = ("forward", "neural_ode")
 AGENTS = 1000
 """Individuals behind the counts of the emissions game."""
 
+SCREENED = 30
+"""Prior draws that are looked at before the search for the mode of a game with several equilibria."""
+
 EXACT = 1e-6
 """Standard deviation under which data without noise are fitted: the solver's scheme is exact for them, the optimiser is not."""
 
@@ -115,9 +118,9 @@ def reproduce(
     system, case, states : see `SYSTEMS`; the first case and size by default.
     noise : eps of the noise `Dirichlet(mu / eps)`; 0 for none; by default the paper's for this system, or none.
     seeds, first : number of data sets, and the first one's seed.
-    method : "point" (posterior mode; from the prior median alone where there are several equilibria), "paper" (the paper's network, trained as in
-        the paper for 500 epochs with a learning rate of 5e-3 and a tenth of the data held out), "svi" (Laplace, resampled by importance where
-        Pareto k allows it) or "nuts".
+    method : "point" (posterior mode; with several equilibria sought from the prior median and the most probable of `SCREENED` prior draws), "paper"
+        (the paper's network, trained as in the paper for 500 epochs with a learning rate of 5e-3 and a tenth of the data held out), "svi" (Laplace,
+        resampled by importance where Pareto k allows it) or "nuts".
     comparators : fit forward dynamics and a neural ODE, too.
     finer : data are simulated on a grid so many times finer, and observed on the fit's; 1 takes the fit's own grid, as the paper does.
     scheme : time scheme of the fit, "exponential" or "paper".
@@ -380,14 +383,16 @@ def _fit(
         "svi": {"guide": "laplace", "importance": True, "num_samples": draws, "starts": 1},
         "nuts": {"num_samples": max(4, draws // 4)},
         "paper": {"objective": "paper", "learning_rate": 5e-3},
-        # Where equilibria jump, searches from far away crawl along the cliffs.
-        "point": {"starts": 1} if getattr(model, "branches", None) is not None else {},
+        # Where equilibria jump, searches from far away crawl along the cliffs, or end on one.
+        "point": {"starts": 2, "screened": SCREENED} if getattr(model, "branches", None) is not None else {},
         "comparator": {"starts": 1},
     }
     kind = "point" if method in ("paper", "comparator") else method
     if start is not None:
         options[method]["start"] = start
     flat, _, settings, warnings = draw(model, kind, seed=seed, progress=progress, **options[method])
+    if settings.get("interrupted"):
+        raise KeyboardInterrupt  # part of a fit is no row of a table
     for sentence in warnings:
         log.warning("%s", sentence)
     return flat, settings, warnings
