@@ -11,11 +11,11 @@ import importlib.resources
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     Exit status: 0; 1 when a fit or a file could not be made; 2 for bad input, and then nothing was written; 130 after an
-    interrupt.
+    interrupt, also where it left a fit of the draws so far.
     """
     try:
         options = _parser().parse_args(argv)
@@ -59,8 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.run(options, words)
     except InputError as error:
         return _complain(error, 2)
-    except KeyboardInterrupt:
-        return _complain("interrupted; nothing was written.", 130)
+    except KeyboardInterrupt as error:
+        return _complain(f"interrupted; {error if str(error) else 'nothing was written.'}", 130)
     except MemoryError as error:
         return _complain(
             f"the memory does not suffice ({error}); smaller numbers of points, trajectories or draws are needed.", 1
@@ -130,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", metavar="DIR", help=folder)
     fit.add_argument("--quiet", action="store_true", help="only warnings and the paths of what was written")
 
+    for one in (demo, fit):
+        one.add_argument(
+            "--resume",
+            action="store_true",
+            help="go on with a run that was interrupted or killed: that of --out, or the last one of its name in runs/",
+        )
+
     simulate = command("simulate", _simulate, "simulate data from a config's game and true parameters into a tidy CSV file")
     simulate.add_argument("config", metavar="CONFIG.toml")
     simulate.add_argument("--out", metavar="FILE.csv", help="a file that does not exist yet (default: NAME.csv)")
@@ -196,15 +203,21 @@ def _glance(path: str) -> None:
 
 
 def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
-    """Fit a config's model and leave a folder: config.toml, fit.nc, report.html, run.log."""
+    """Fit a config's model and leave a folder: config.toml, fit.nc, report.html, run.log; with checkpoint/, too, where the fit was interrupted."""
     from bayes_mfg.config.calibration import build_model
     from bayes_mfg.inference import FitError, fit
 
     failure: FitError | None = None
     say = (lambda *_: None) if options.quiet else print
-    folder = _new_folder(options.out, config.name)
+    resume = options.resume
+    # The paper's least squares takes seconds and keeps nothing on the way.
+    keeps = config.options.get("objective") != "paper"
+    if resume and not keeps:
+        raise InputError("The paper's least squares keeps nothing to go on from; run it without --resume.")
+    folder = _unfinished(options.out, config.name) if resume else _new_folder(options.out, config.name)
     model = build_model(config)
-    with _appearing(folder) as work, _logging_to(work / "run.log"):
+    with _appearing(folder, resume=resume) as work, _logging_to(work / "run.log"):
+        keeping: dict[str, Any] = {"checkpoint": work / CHECKPOINT, "resume": resume} if keeps else {}
         population = model.population
         for line in (f"bayes-mfg {__version__}: {words}", f"data: {population!r}", *config.notes):
             log.info("%s", line)
@@ -220,6 +233,7 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             title=config.title,
             config=config.text,
             progress=False if options.quiet else None,
+            **keeping,
             **config.options,
         )
         seconds = time.perf_counter() - begin
@@ -234,6 +248,8 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             log.exception("no report")
             trouble = f"The fit is saved in {folder}, but summary and report could not be made ({type(error).__name__}: {error})."
             summary, failure = "", FitError(trouble)
+        if not result.interrupted:
+            shutil.rmtree(work / CHECKPOINT, ignore_errors=True)
         log.info("finished")
     if failure is not None:
         raise failure
@@ -242,6 +258,8 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
         print(f"warning: {warning}")
     print(f"report: {folder / 'report.html'}")
     print(f"fit: {folder / 'fit.nc'}")
+    if result.interrupted:
+        raise KeyboardInterrupt(f"this is the fit of the draws so far; the same command with {_again(folder)} goes on.")
 
 
 def _simulate(options: argparse.Namespace, words: str) -> None:
@@ -384,7 +402,7 @@ def _new_folder(given: str | None, name: str) -> Path:
         stamp = f"{name}-{datetime.datetime.now().astimezone():%Y%m%d-%H%M%S}"
         folder = Path("runs") / stamp
         count = 2
-        while folder.exists():
+        while folder.exists() or _hidden(folder).exists():
             folder, count = folder.with_name(f"{stamp}-{count}"), count + 1
     above = next(path for path in folder.absolute().parents if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -392,31 +410,106 @@ def _new_folder(given: str | None, name: str) -> Path:
     return folder
 
 
+CHECKPOINT = "checkpoint"
+"""Folder inside a run that is not finished."""
+
+DRAWN = ("nuts-*.npz", "svi-*.npz")
+"""Files of a checkpoint that took time to make; the mode can be found again."""
+
+
+def _hidden(folder: Path) -> Path:
+    """Where a run is made, until it appears."""
+    whole = Path(os.path.abspath(folder))  # noqa: PTH100 - "a/.." has a name, too
+    return whole.with_name(f".{whole.name}.part")
+
+
+def _again(folder: Path) -> str:
+    return f"--resume --out {shlex.quote(str(folder))}"
+
+
+def _unfinished(given: str | None, name: str) -> Path:
+    """Folder of the run to go on with: killed, and then it is still hidden, or interrupted.
+
+    Raises
+    ------
+    InputError : when there is none, or two in one place.
+    """
+    if given is not None:
+        folders = [Path(given)]
+    else:
+        stamped = re.compile(re.escape(name) + r"-\d{8}-\d{6}(-\d+)?")
+        names = {re.sub(r"^\.(.+)\.part$", r"\1", path.name) for path in Path("runs").glob("*")}
+        folders = [Path("runs") / found for found in sorted(filter(stamped.fullmatch, names), reverse=True)]
+    for folder in folders:
+        if _hidden(folder).is_dir() and folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} exists, and so does {_hidden(folder)}, which would take its place; remove one of them.")
+        if _hidden(folder).is_dir() or (folder / CHECKPOINT).is_dir():
+            return folder
+    if given is not None and (folders[0] / "fit.nc").is_file():
+        raise InputError(f"{folders[0]} is finished; there is nothing to go on with.")
+    raise InputError(f"{given or f'runs/{name}-TIME'}: there is no unfinished run to go on with.")
+
+
 @contextlib.contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A hidden folder that becomes `folder` at the end, or vanishes with everything in it when something goes wrong."""
-    from bayes_mfg.inference.files import give_usual_rights
+def _appearing(folder: Path, *, resume: bool) -> Iterator[Path]:
+    """A hidden folder that becomes `folder` at the end, without its checkpoint unless the fit was interrupted.
+
+    When something goes wrong it vanishes with everything in it, unless there is something to go on from: then it stays, hidden, for `--resume`. What
+    was shown before, the fit of an interrupted run, is shown again.
+
+    Raises
+    ------
+    InputError : when an unfinished run is in its place, or is being made there by another process.
+    """
+    from bayes_mfg.inference.files import give_usual_rights, locked
 
     made = []
-    for path in reversed([folder.absolute().parent, *folder.absolute().parent.parents]):
+    work = _hidden(folder)
+    for path in reversed([work.parent, *work.parent.parents]):
         if not path.exists():
             path.mkdir()
             made.append(path)
-    work = None
-    try:
-        work = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.absolute().name}.", suffix=".part"))
-        yield work
-        give_usual_rights(work)
-        if folder.exists():
-            folder.rmdir()
+    if not resume:
+        try:
+            work.mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise InputError(
+                f"{folder}: an unfinished run is there, or one that is still being made; go on with it by {_again(folder)}, or remove {work}."
+            ) from error
+    shown = resume and not work.exists()
+    with locked(folder if shown else work):
+        try:
+            if shown:
+                folder.rename(work)
+            yield work
+            give_usual_rights(work)
+            if folder.exists():
+                folder.rmdir()
+            work.rename(folder)
+        except BaseException as error:
+            _leave(error, folder, work, made, resume=resume, shown=shown)
+            raise
+
+
+def _leave(error: BaseException, folder: Path, work: Path, made: Sequence[Path], *, resume: bool, shown: bool) -> None:
+    """What stays of a run that went wrong, and a word on how to go on with it."""
+    from bayes_mfg.inference import FitError
+
+    kept = work / CHECKPOINT
+    drawn = any(path for pattern in DRAWN for path in kept.glob(pattern))
+    useful = drawn or (any(kept.glob("*.npz")) and not isinstance(error, FitError))
+    if shown and work.exists() and not folder.exists():
         work.rename(folder)
-    except BaseException:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
+    if useful and not isinstance(error, InputError):
+        hint = f"what there is so far is kept; the same command with {_again(folder)} goes on."
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(hint) from None
+        print(f"bayes-mfg: {hint}", file=sys.stderr)
+    if not (resume or useful):
+        shutil.rmtree(work, ignore_errors=True)
         for path in reversed(made):
             with contextlib.suppress(OSError):
                 path.rmdir()
-        raise
 
 
 @contextlib.contextmanager

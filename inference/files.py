@@ -3,17 +3,48 @@
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from bayes_mfg.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+_ASKING = threading.Lock()
+
 
 def give_usual_rights(path: Path) -> None:
     """Give a temporary file or folder, which is private, the rights of any other."""
-    umask = os.umask(0)
-    os.umask(umask)
+    with _ASKING:  # the umask can only be read by setting it, and is the process's
+        umask = os.umask(0)
+        os.umask(umask)
     path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from working in a folder; the lock ends with the process, however it ends. Nothing on systems without such locks.
+
+    Raises
+    ------
+    InputError : when another process does so.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another process is working there.") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,12 @@
 """`fit`: one call from a model to a `Fit`."""
 
+import dataclasses
+import importlib.metadata
+import inspect
 import json
 import logging
+import os
+import platform
 import re
 import time
 from collections.abc import Callable
@@ -15,8 +20,9 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel, describe
 
 from . import nuts, paper, point, svi
-from .assemble import assemble, convergence_warnings
-from .coordinates import coordinates
+from .assemble import PACKAGES, assemble, convergence_warnings
+from .checkpoint import Checkpoint, digest
+from .coordinates import coordinates, potential
 from .options import check
 from .result import Fit
 
@@ -35,6 +41,8 @@ def fit(
     title: str = "",
     config: str = "",
     start: Fit | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     **options: Any,
 ) -> Fit:
     """Fit a calibration model.
@@ -52,12 +60,20 @@ def fit(
     title, config : kept with the fit, for reports.
     start : a fit of a model with the same paths and initial populations; the search for the mode sets out from its best draw, too, beside the prior
         median. With games whose agents decide almost at once, fit a softer game first. Not for the paper's least squares.
+    checkpoint : a folder, new or empty, in which the fit keeps what it has: the mode, every 50 transitions of NUTS, every 100 updates of SVI. It
+        stays when the fit is done; remove it then. Not for the paper's least squares.
+    resume : go on from what the checkpoint holds, if anything: the draws are those of a fit that was never stopped. The model, data, method,
+        options, seed, versions of the packages that compute, backend, kind of processor and number of cores have to be the same, and are compared;
+        the model by its words and by the density of its mode.
     **options : of the method.
 
-        - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10, starts=3`.
+        - all but the paper's least squares: `starts=3` searches for the mode, from the prior median and from prior draws, `screened=0`: so many
+          prior draws are looked at, and the searches set out from the most probable of them. Screen where equilibria jump as parameters change,
+          so that a search from far away does not get near.
+        - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10`.
         - svi: `guide="full"` ("laplace", "mean-field", "low-rank", "full"), `importance=False` (resample by importance ratios),
-          `num_steps=3000, learning_rate=0.01, num_particles=8, num_samples=1000, starts=3`.
-        - point: `objective="map"` with `starts=3, max_steps=500`, or `objective="paper"` with
+          `num_steps=3000, learning_rate=0.01, num_particles=8, num_samples=1000`.
+        - point: `objective="map"` with `max_steps=500`, or `objective="paper"` with
           `seeds=1, epochs=500, learning_rate=1e-3, batch=10, window=0.2, held_out=0.1, patience=100`; see
           `bayes_mfg.inference.paper.fit_paper`. With several seeds the fit is the one with the lowest loss, and the settings say how far
           the seeds' paths lie apart.
@@ -70,6 +86,8 @@ def fit(
     ------
     InputError : for an unknown method or option, or a model without unknowns.
     FitError : when no point can be found at which the equilibria exist.
+    KeyboardInterrupt : when interrupted before there are draws. Later, an interrupt (Ctrl-C) ends the sampling, and the fit is of the draws so far
+        and says so; `Fit.interrupted` tells.
     """
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -86,7 +104,13 @@ def fit(
         if options.get("objective") == "paper":
             raise InputError('fit: the objective "paper" starts from random networks; start is not for it.')
         options["start"] = _best_draw(start, model)
+    if resume and checkpoint is None:
+        raise InputError("fit: resume=True needs the folder of a checkpoint.")
     begin = time.perf_counter()
+    if checkpoint is not None:
+        if options.get("objective") == "paper":
+            raise InputError('fit: the objective "paper" keeps no checkpoints.')
+        options["checkpoint"] = Checkpoint(checkpoint, _about(model, method, seed, options), resume=resume)
     flat, stats, settings, warnings = draw(model, method, seed=seed, progress=progress, **options)
     if jnp.zeros(()).dtype != jnp.float64:
         warnings.append(
@@ -116,6 +140,25 @@ def fit(
     for sentence in result.warnings:
         log.warning("%s", sentence)
     return result
+
+
+def _about(model: ForwardModel, method: str, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for a checkpoint to give the same draws, in words and numbers."""
+    given = {name: digest(value) if isinstance(value, np.ndarray) else value for name, value in options.items()}
+    words = describe(model)
+    return {
+        **words,
+        "solver": model.solver,
+        "data": digest((model.data, getattr(model, "branches", None))),
+        "method": method,
+        "seed": seed,
+        "options": given,
+        "grid": digest(model.grid.fine_times),
+        "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, "jaxlib", "optax", "equinox", "scipy")},
+        "precision": str(jnp.zeros(()).dtype),
+        "machine": [jax.default_backend(), platform.machine(), os.cpu_count()],
+        "flags": [os.environ.get("XLA_FLAGS", ""), jax.config.jax_threefry_partitionable, jax.config.jax_default_prng_impl],
+    }
 
 
 def _best_draw(start: Any, model: ForwardModel) -> np.ndarray:
@@ -161,48 +204,85 @@ def draw(
         raise
 
 
-def _nuts(
+SEARCH = ("starts", "start", "screened")
+"""Options of the search for the mode that every method takes."""
+
+
+def _mode(
     model: ForwardModel,
-    *,
+    options: dict[str, Any],
     seed: int,
     progress: bool | None,
-    starts: int = 3,
-    start: np.ndarray | None = None,
-    **options: Any,
-) -> tuple:
-    mode = point.find_mode(model, seed=seed, starts=starts, start=start, progress=progress)
-    draws = nuts.sample(model, mode, seed=seed, progress=progress, **options)
+    *,
+    then: Callable[..., Any] | None = None,
+    curvature: bool = True,
+) -> tuple[point.Mode, dict[str, Any], Checkpoint | None]:
+    """The mode, from the checkpoint if it is there; the options of what comes `then`; the checkpoint.
+
+    Raises
+    ------
+    TypeError : for an option that neither the search nor what comes then has, as Python words it.
+    InputError : when the model gives the kept mode another density.
+    """
+    options = dict(options)
+    checkpoint = options.pop("checkpoint", None)
+    names = SEARCH if then else (*SEARCH, "max_steps")
+    search = {name: options.pop(name) for name in names if name in options}
+    known_options = inspect.signature(then).parameters if then else {}
+    for name in options:
+        if name not in known_options or name in ("model", "mode", "seed", "progress"):
+            raise TypeError(f"{then.__name__ if then else 'find_mode'}() got an unexpected keyword argument {name!r}")
+    known = [] if checkpoint is None else checkpoint.read("mode")
+    if known:
+        mode = point.Mode(**{name: x.tolist() if x.ndim < 2 and name != "location" else x for name, x in known[0].items()})
+        height = float(potential(model)(jnp.asarray(mode.location), model.data))
+        if not abs(height - mode.potential) <= SAME_HEIGHT * max(1.0, abs(height)):
+            raise InputError(
+                f"{checkpoint.folder} is the checkpoint of another fit: its mode has the potential {mode.potential:g}, and {height:g} here."
+            )
+        return mode, options, checkpoint
+    mode = point.find_mode(model, seed=seed, progress=progress, curvature=curvature, **search)
+    if checkpoint is not None:
+        checkpoint.write("mode", 0, dataclasses.asdict(mode))
+    return mode, options, checkpoint
+
+
+SAME_HEIGHT = 1e-6
+"""Relative difference of the potential up to which a checkpoint's mode is one of the model that is given."""
+
+
+def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, **options: Any) -> tuple:
+    mode, options, checkpoint = _mode(model, options, seed, progress, then=nuts.sample)
+    draws = nuts.sample(model, mode, seed=seed, progress=progress, checkpoint=checkpoint, **options)
+    chains, count = draws.flat.shape[:2]
     settings = {
-        "num_chains": draws.flat.shape[0],
-        "num_samples": draws.flat.shape[1],
         **options,
+        "num_chains": chains,
+        "num_samples": count,
         "chain_method": draws.chain_method,
         "warmup_leapfrog_steps": draws.warmup_steps,
         "mode_evaluations": mode.evaluations,
         "mode_failed_solves": mode.failed_solves,
         "mode_potential": mode.potential,
     }
-    return draws.flat, draws.stats, settings, [*_doubts(mode), *point.flat_directions(mode)]
+    warnings = [*_doubts(mode), *point.flat_directions(mode)]
+    if draws.interrupted:
+        settings["interrupted"] = True
+        warnings.append(f"Interrupted: the chains ended after {count} draws each.")
+    return draws.flat, draws.stats, settings, warnings
 
 
-def _svi(
-    model: ForwardModel,
-    *,
-    seed: int,
-    progress: bool | None,
-    starts: int = 3,
-    start: np.ndarray | None = None,
-    **options: Any,
-) -> tuple:
-    mode = point.find_mode(model, seed=seed, starts=starts, start=start, progress=progress)
-    approximation = svi.approximate(model, mode, seed=seed, progress=progress, **options)
+def _svi(model: ForwardModel, *, seed: int, progress: bool | None, **options: Any) -> tuple:
+    svi.check(options.get("guide", "full"), options.get("importance", False))
+    mode, options, checkpoint = _mode(model, options, seed, progress, then=svi.approximate)
+    approximation = svi.approximate(model, mode, seed=seed, progress=progress, checkpoint=checkpoint, **options)
     settings = {**options, **approximation.settings}
     return approximation.flat[None], approximation.stats, settings, [*_doubts(mode), *approximation.warnings]
 
 
 def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:
     if objective == "map":
-        mode = point.find_mode(model, seed=seed, progress=progress, curvature=False, **options)
+        mode, _, _ = _mode(model, options, seed, progress, curvature=False)
         settings = {
             "objective": objective,
             "potential": mode.potential,

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import os
+import threading
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from numpyro.infer.hmc import hmc
 
 from bayes_mfg.models import ForwardModel
 
-from .coordinates import compiled, coordinates
+from .checkpoint import Checkpoint, pack, unpack
+from .coordinates import compiled, coordinates, potential
 from .errors import FitError
 from .point import Mode
 from .progress import bar
@@ -23,7 +25,7 @@ from .progress import bar
 log = logging.getLogger(__name__)
 
 CHUNK = 50
-"""Draws per compiled call: between two of them progress is shown."""
+"""Draws per compiled call: between two of them progress is shown, a checkpoint written, an interrupt heard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +38,22 @@ class Draws:
     stats : per draw: diverging, failed_solve, energy, n_steps, tree_depth, acceptance_rate, lp, step_size; each `(chain, draw)`.
     chain_method : how the chains were run, in words.
     warmup_steps : leapfrog steps spent in warm-up, over all chains.
+    interrupted : whether an interrupt ended the chains before their time.
     """
 
     flat: np.ndarray
     stats: dict[str, np.ndarray]
     chain_method: str
     warmup_steps: int
+    interrupted: bool = False
+
+
+def layout(num_chains: int) -> tuple[int, int]:
+    """Threads, and chains vectorised in each: as many threads as there are cores and as divide the chains evenly."""
+    groups = min(num_chains, os.cpu_count() or 1)
+    while num_chains % groups:
+        groups -= 1
+    return groups, num_chains // groups
 
 
 def sample(
@@ -55,6 +67,7 @@ def sample(
     target_accept_prob: float = 0.8,
     max_tree_depth: int = 10,
     progress: bool | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Draws:
     """Draw from the posterior with NumPyro's NUTS.
 
@@ -66,14 +79,15 @@ def sample(
     divergence (whether or not its energy was off before). To tell the two apart, transitions that ended at a bad point are run again with a
     recording potential.
 
+    With a checkpoint, every `CHUNK` transitions are kept as they are made, and those that it holds are not made again. An interrupt (Ctrl-C) ends the
+    chains after the transitions that are under way; the draws that all have are returned, and without any the interrupt is passed on.
+
     Raises
     ------
     FitError : when no starting point with a finite density is found for a chain.
+    KeyboardInterrupt : when interrupted before there are enough draws.
     """
-    groups = min(num_chains, os.cpu_count() or 1)
-    while num_chains % groups:
-        groups -= 1
-    width = num_chains // groups
+    groups, width = layout(num_chains)
     sampler = compiled(
         model,
         f"nuts/{width}/{num_warmup}/{target_accept_prob}/{max_tree_depth}",
@@ -83,33 +97,44 @@ def sample(
     keys = jax.random.split(jax.random.key(seed), num_chains)
     starts = jnp.stack([_start(model, mode, key) for key in keys])
     states = [sampler.start(starts[g * width : (g + 1) * width], keys[g * width : (g + 1) * width], args) for g in range(groups)]
+    stop = threading.Event()
 
     with (
         bar((num_warmup + num_samples) * groups, "nuts", progress) as shown,
         concurrent.futures.ThreadPoolExecutor(groups) as pool,
     ):
 
-        def run(state: Any) -> tuple[dict[str, np.ndarray], int, Any]:
-            def stretch(state: Any, count: int) -> tuple[Any, list[dict[str, np.ndarray]]]:
-                parts = []
-                for done in range(0, count, CHUNK):
-                    length = min(CHUNK, count - done)
-                    state, kept = sampler.run(state, length, args)
-                    parts.append({name: np.asarray(x)[:, :length] for name, x in kept.items()})
-                    shown.update(length)
-                return state, parts
+        def run(group: int) -> _Chains:
+            chains = _Chains(sampler, states[group], args, num_warmup)
+            stage = f"nuts-{group}"
+            if checkpoint is not None:
+                for part in checkpoint.read(stage):
+                    chains.take(part)
+                    shown.update(chains.latest)
+            for length in _lengths(num_warmup, num_samples)[len(chains.parts) :]:
+                if stop.is_set():
+                    break
+                part = chains.go_on(length)
+                if checkpoint is not None:
+                    checkpoint.write(stage, len(chains.parts) - 1, part)
+                shown.update(length)
+            return chains
 
-            state, warmup = stretch(state, num_warmup)
-            begin = {"x": np.asarray(state.z)[:, None], "key": np.asarray(jax.random.key_data(state.rng_key))[:, None]}
-            _, parts = stretch(state, num_samples)
-            kept = {name: np.concatenate([part[name] for part in parts], axis=1) for name in parts[0]}
-            for name in begin:
-                kept[f"before/{name}"] = np.concatenate([begin[name], kept[name][:, :-1]], axis=1)
-            return kept, int(sum(part["n_steps"].sum() for part in warmup)), state.adapt_state
-
-        results = list(pool.map(run, states))
-    kept = {name: np.concatenate([result[0][name] for result in results]) for name in results[0][0]}
-    adapted = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(result[2] for result in results))
+        running = []
+        try:
+            running = [pool.submit(run, group) for group in range(groups)]
+            concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_EXCEPTION)
+        except KeyboardInterrupt:
+            log.warning("interrupted: the chains end after the transitions that are under way")
+        finally:
+            stop.set()  # where one has failed or was interrupted, the others need not go on
+        every = [each.result() for each in running]
+    count = min((chains.draws for chains in every), default=0)
+    if not count:
+        raise KeyboardInterrupt
+    parts = [chains.kept(count) for chains in every]
+    kept = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    adapted = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(chains.state.adapt_state for chains in every))
     failed = _failed_solves(model, kept, adapted, args, max_tree_depth)
     x = kept["x"]
     flat = mode.location + np.einsum("ij,cdj->cdi", mode.factor, x)
@@ -120,7 +145,62 @@ def sample(
         **{name: kept[name] for name in ("energy", "n_steps", "acceptance_rate", "lp", "step_size")},
     }
     method = f"{groups} thread{'s' if groups > 1 else ''}, {width} chain{'s' if width > 1 else ''} vectorised in each"
-    return Draws(flat, stats, method, sum(result[1] for result in results))
+    return Draws(flat, stats, method, sum(chains.warmup_steps for chains in every), count < num_samples)
+
+
+def _lengths(num_warmup: int, num_samples: int) -> list[int]:
+    """Transitions per compiled call: warm-up first, and no call is of both."""
+    return [min(CHUNK, count - done) for count in (num_warmup, num_samples) for done in range(0, count, CHUNK)]
+
+
+class _Chains:
+    """The chains of one thread: their state, and what is kept of every transition so far, warm-up included."""
+
+    def __init__(self, sampler: "_Sampler", state: Any, args: tuple, num_warmup: int) -> None:
+        self.sampler = sampler
+        self.start = state
+        self.state = state
+        self.args = args
+        self.num_warmup = num_warmup
+        self.parts: list[dict[str, np.ndarray]] = []
+
+    @property
+    def latest(self) -> int:
+        """Transitions of the last part."""
+        return self.parts[-1]["x"].shape[1]
+
+    @property
+    def draws(self) -> int:
+        """Transitions after warm-up."""
+        return max(0, sum(part["x"].shape[1] for part in self.parts) - self.num_warmup)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Leapfrog steps of the warm-up, over the chains."""
+        return int(self._all("n_steps")[:, : self.num_warmup].sum())
+
+    def go_on(self, length: int) -> dict[str, np.ndarray]:
+        """Make transitions; what a checkpoint keeps of them."""
+        self.state, kept = self.sampler.run(self.state, length, self.args)
+        self.parts.append({name: np.asarray(x)[:, :length] for name, x in kept.items()})
+        return self.parts[-1] | pack(self.state)
+
+    def take(self, part: dict[str, np.ndarray]) -> None:
+        """Transitions that a checkpoint has kept."""
+        self.state = unpack(self.start, part)
+        self.parts.append({name: x for name, x in part.items() if not name.startswith("leaf/")})
+
+    def kept(self, count: int) -> dict[str, np.ndarray]:
+        """Figures of the first `count` draws `(chain, draw, ...)`; under `before/` place and key that a transition set out from."""
+        first, end = self.num_warmup, self.num_warmup + count
+        begin = {"x": np.asarray(self.start.z)[:, None], "key": np.asarray(jax.random.key_data(self.start.rng_key))[:, None]}
+        found = {name: self._all(name)[:, first:end] for name in self.parts[0]}
+        for name, start in begin.items():
+            found[f"before/{name}"] = np.concatenate([start, self._all(name)], axis=1)[:, first:end]
+        return found
+
+    def _all(self, name: str) -> np.ndarray:
+        return np.concatenate([part[name] for part in self.parts], axis=1)
 
 
 class _Sampler:
@@ -179,10 +259,10 @@ class _Sampler:
 def _start(model: ForwardModel, mode: Mode, key: Array) -> Array:
     """A Laplace draw around the mode, pulled towards it until its density is finite."""
     space = coordinates(model)
-    potential = compiled(model, "potential", lambda: jax.jit(space.potential))
+    height = potential(model)
     x = jax.random.normal(jax.random.fold_in(key, 1), (space.size,))
     for _ in range(12):
-        if np.isfinite(float(potential(jnp.asarray(mode.location + mode.factor @ np.asarray(x)), model.data))):
+        if np.isfinite(float(height(jnp.asarray(mode.location + mode.factor @ np.asarray(x)), model.data))):
             return x
         x = 0.5 * x
     raise FitError(

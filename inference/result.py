@@ -58,6 +58,11 @@ class Fit:
         return list(json.loads(self.tree.attrs["warnings"]))
 
     @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt ended the sampling before its time."""
+        return bool(json.loads(self.tree.attrs["inference"]).get("interrupted", False))
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the game parameters that were fitted or fixed."""
         return tuple(json.loads(self.tree.attrs["paths"]))

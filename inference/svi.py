@@ -20,14 +20,15 @@ from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivari
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel
 
-from .coordinates import compiled, coordinates
+from .checkpoint import Checkpoint, pack, unpack
+from .coordinates import coordinates, potential
 from .errors import FitError
 from .point import Mode, exact_curvature, flat_directions
 from .progress import bar
 
 GUIDES: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMultivariateNormal, "full": AutoMultivariateNormal}
 CHUNK = 100
-"""Optimiser steps per compiled call."""
+"""Optimiser steps per compiled call: between two of them progress is shown, a checkpoint written, an interrupt heard."""
 
 
 def reliable(draws: int) -> float:
@@ -60,6 +61,19 @@ class Approximation:
     warnings: list[str]
 
 
+def check(guide: Any, importance: Any) -> None:
+    """Refuse what is no guide, and what is no choice.
+
+    Raises
+    ------
+    InputError : naming what was given.
+    """
+    if guide not in (*GUIDES, "laplace"):
+        raise InputError(f"Unknown guide {guide!r}; choose one of laplace, {', '.join(GUIDES)}.")
+    if not isinstance(importance, bool):
+        raise InputError(f"svi: importance is {importance!r}; True or False is needed.")
+
+
 def approximate(
     model: ForwardModel,
     mode: Mode,
@@ -72,6 +86,7 @@ def approximate(
     num_samples: int = 1000,
     seed: int = 0,
     progress: bool | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Approximation:
     """Fit a normal guide to the posterior by stochastic gradients of the ELBO, starting as the Laplace approximation.
 
@@ -82,15 +97,15 @@ def approximate(
     Every guide is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to a limit (`reliable`) they can be trusted, and with
     `importance` the draws are resampled by them, which corrects what the guide gets wrong.
 
+    With a checkpoint, every `CHUNK` updates are kept as they are made, and those that it holds are not made again. An interrupt (Ctrl-C) ends the
+    updates, and the guide is taken as it is by then; before the first `CHUNK` it is passed on.
+
     Raises
     ------
     InputError : for an unknown guide.
     FitError : when no draw of the fitted guide has an equilibrium.
     """
-    if guide not in (*GUIDES, "laplace"):
-        raise InputError(f"Unknown guide {guide!r}; choose one of laplace, {', '.join(GUIDES)}.")
-    if not isinstance(importance, bool):
-        raise InputError(f"svi: importance is {importance!r}; True or False is needed.")
+    check(guide, importance)
     space = coordinates(model)
     if guide == "laplace":
         covariance, root, flat = exact_curvature(model, mode.location)
@@ -121,26 +136,46 @@ def approximate(
 
         return lax.fori_loop(0, length, step, (state, jnp.full((CHUNK,), jnp.nan), jnp.zeros((), int)))
 
-    losses, skipped = [], 0
+    losses: list[np.ndarray] = []
+    skipped = 0
     with bar(num_steps, "svi", progress) as shown:
-        for done in range(0, num_steps, CHUNK):
-            length = min(CHUNK, num_steps - done)
-            state, some, lost = chunk(state, length, model.data)
-            losses.append(np.asarray(some)[:length])
-            skipped += int(lost)
-            shown.update(length)
+        for part in [] if checkpoint is None else checkpoint.read("svi"):
+            state = unpack(state, part)
+            losses.append(part["losses"])
+            skipped += int(part["skipped"])
+            shown.update(len(losses[-1]))
+        try:
+            for done in range(sum(map(len, losses)), num_steps, CHUNK):
+                length = min(CHUNK, num_steps - done)
+                ahead, some, lost = chunk(state, length, model.data)
+                made = {
+                    "losses": np.asarray(some)[:length],
+                    "skipped": np.asarray(lost),
+                }  # an interrupt is heard while these are waited for
+                if checkpoint is not None:
+                    checkpoint.write("svi", len(losses), {**made, **pack(ahead)})
+                state, skipped = ahead, skipped + int(lost)
+                losses.append(made["losses"])
+                shown.update(length)
+        except KeyboardInterrupt:
+            if not losses:
+                raise
     trace = np.concatenate(losses)
+    interrupted = len(trace) < num_steps
     params = runner.get_params(state)
     x = family.sample_posterior(jax.random.key(seed + 1), params, sample_shape=(num_samples,))["x"]
     diagonal = isinstance(family, AutoNormal)
     fitted = _diagonal(params) if diagonal else family.get_posterior(params)
     warnings = flat_directions(mode)
+    if interrupted:
+        warnings.append(f"Interrupted after {len(trace)} of {num_steps} variational updates; the guide may not have settled.")
     if skipped:
-        warnings.append(f"{skipped} of {num_steps} variational updates were skipped because an equilibrium was not found.")
-    tail = trace[np.isfinite(trace)][-max(num_steps // 10, 1) :]
+        warnings.append(f"{skipped} of {len(trace)} variational updates were skipped because an equilibrium was not found.")
+    tail = trace[np.isfinite(trace)][-max(len(trace) // 10, 1) :]
     settings = {
         "guide": guide,
-        "num_steps": num_steps,
+        "num_steps": len(trace),
+        **({"interrupted": True} if interrupted else {}),
         # The guide lives in whitened coordinates: their volume makes it a bound on the log evidence.
         "elbo": float(-tail.mean() + np.linalg.slogdet(mode.factor)[1]),
         "skipped_updates": skipped,
@@ -184,7 +219,12 @@ def _judged(
         "importance_ess": float(1.0 / np.sum(weights**2)),
         "importance": importance and trusted,
     }
-    if np.isnan(pareto_k):
+    if np.isnan(pareto_k) and len(ratios) >= FEWEST:
+        warnings.append(
+            "The guide is far from the posterior: of its importance ratios so few count that they have no Pareto k"
+            f"{', so the draws were not reweighted' if importance else ''}; do not trust its widths, use NUTS."
+        )
+    elif np.isnan(pareto_k):
         warnings.append(
             f"How far the guide is from the posterior cannot be told from {len(ratios)} draws"
             f"{', and they were not reweighted' if importance else ''}; {FEWEST} are needed."
@@ -213,7 +253,7 @@ def _diagonal(params: Mapping[str, Array]) -> dist.Distribution:
 def potentials(model: ForwardModel, flat: np.ndarray) -> np.ndarray:
     """Negative log density of many draws `(draw, size)`, one at a time; NaN where a solve fails."""
     # Not one compiled loop: XLA gives back what the solves of large games allocate at the end of a call only.
-    one = compiled(model, "potential", lambda: jax.jit(coordinates(model).potential))
+    one = potential(model)
     return np.array([float(one(z, model.data)) for z in jnp.asarray(flat)])
 
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import pytest
 import xarray as xr
 
 from bayes_mfg.cli import main
-from bayes_mfg.inference import FitError, load
+from bayes_mfg.inference import FitError, load, nuts
+from bayes_mfg.inference.checkpoint import Checkpoint
+from bayes_mfg.inference.files import locked
 from bayes_mfg.inference.report_stats import coverage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -257,6 +260,126 @@ def test_a_request_to_end_leaves_nothing(folder: Path, monkeypatch: pytest.Monke
     assert left.value.code == 128 + signal.SIGTERM
     assert everything(folder) == before
     assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_draws(folder: Path) -> None:
+    """SIGKILL in the middle of the sampling leaves what was kept, hidden; nothing takes its place, and `--resume` ends as if nothing had happened."""
+    command = [sys.executable, "-m", "bayes_mfg", "fit", "quick.toml", "--quiet", "--out"]
+    whole = subprocess.run([*command, "whole"], check=False, capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr
+    assert not (folder / "whole" / "checkpoint").exists()
+    running = subprocess.Popen([*command, "run"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = folder / ".run.part" / "checkpoint" / "nuts-0-000000.npz"
+    while not first.exists() and running.poll() is None:
+        time.sleep(0.01)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    assert not (folder / "run").exists()
+    again = subprocess.run([*command, "run"], check=False, capture_output=True, text=True)
+    assert again.returncode == 2 and "go on with it by --resume --out run" in again.stderr
+    with locked(folder / ".run.part"):
+        busy = subprocess.run([*command, "run", "--resume"], check=False, capture_output=True, text=True)
+    assert busy.returncode == 2 and "another process is working there" in busy.stderr
+    resumed = subprocess.run([*command, "run", "--resume"], check=False, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (load(f"{run}/fit.nc").tree for run in ("whole", "run"))
+    for group in one.children:
+        xr.testing.assert_identical(one[group].to_dataset(), other[group].to_dataset())
+    assert sorted(path.name for path in (folder / "run").iterdir()) == ["config.toml", "fit.nc", "report.html", "run.log"]
+    assert not (folder / ".run.part").exists()
+    finished = subprocess.run([*command, "run", "--resume"], check=False, capture_output=True, text=True)
+    assert finished.returncode == 2 and "run is finished" in finished.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_leaves_a_fit_and_goes_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after the first 50 of 100 draws."""
+    Path("quick.toml").write_text(QUICK.replace("num_samples = 20", "num_samples = 100"), encoding="utf-8")
+    write = Checkpoint.write
+
+    def watched(self: Checkpoint, stage: str, number: int, arrays: Any) -> None:
+        write(self, stage, number, arrays)
+        if (stage, number) == ("nuts-0", 1):
+            while nuts.layout(2)[0] == 2 and not self._path("nuts-1", 1).exists():
+                time.sleep(0.01)  # the other thread must have come as far
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.5)  # until the main thread has heard it
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", watched)
+        assert main(["fit", "quick.toml", "--quiet"]) == 130
+    out = capsys.readouterr()
+    run = next(Path("runs").iterdir())
+    assert f"interrupted; this is the fit of the draws so far; the same command with --resume --out {run} goes on." in out.err
+    assert "warning: Interrupted: the chains ended after 50 draws each." in out.out
+    part = load(run / "fit.nc")
+    assert part.interrupted and part.tree["posterior"].sizes["draw"] == 50 and (run / "report.html").exists()
+    before = everything(run)
+    assert main(["fit", "quick.toml", "--quiet", "--resume", "--seed", "5"]) == 2  # another fit, which leaves all as it is
+    assert "is the checkpoint of another fit: seed differs" in capsys.readouterr().err
+    assert everything(run) | {"run.log": ""} == before | {"run.log": ""}  # where the attempt is noted
+    assert main(["fit", "quick.toml", "--quiet", "--resume"]) == 0
+    fitted = load(run / "fit.nc")
+    assert not fitted.interrupted and fitted.tree["posterior"].sizes["draw"] == 100
+    np.testing.assert_array_equal(fitted.tree["posterior"]["beta"][:, :50], part.tree["posterior"]["beta"])
+    assert list(Path("runs").iterdir()) == [run] and not (run / "checkpoint").exists()
+
+
+def test_what_was_kept_survives_an_error(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk after an hour must not take the hour away; a fit that cannot be made leaves nothing."""
+
+    def failing(error: BaseException) -> Any:
+        def fit(*_: Any, checkpoint: Path, **__: Any) -> None:
+            checkpoint.mkdir(exist_ok=True)
+            (checkpoint / "mode-000000.npz").touch()
+            raise error
+
+        return fit
+
+    before = everything(folder)
+    monkeypatch.setattr("bayes_mfg.inference.fit", failing(FitError("No.")))
+    assert main(["fit", "quick.toml", "--out", "a/b"]) == 1
+    assert everything(folder) == before
+    for error, status in ((OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)):
+        capsys.readouterr()
+        monkeypatch.setattr("bayes_mfg.inference.fit", failing(error))
+        assert main(["fit", "quick.toml", "--out", "a/b", *(["--resume"] if Path("a/.b.part").exists() else [])]) == status
+        err = capsys.readouterr().err
+        assert "what there is so far is kept; the same command with --resume --out a/b goes on." in err
+        assert Path("a/.b.part/checkpoint/mode-000000.npz").exists() and not Path("a/b").exists()
+    # Draws are kept whatever went wrong after them: what is refused of a few may pass of all.
+    Path("a/.b.part/checkpoint/nuts-0-000000.npz").touch()
+    monkeypatch.setattr("bayes_mfg.inference.fit", failing(FitError("No.")))
+    assert main(["fit", "quick.toml", "--out", "a/b", "--resume"]) == 1
+    assert "goes on." in capsys.readouterr().err and Path("a/.b.part/checkpoint/nuts-0-000000.npz").exists()
+
+
+def test_there_may_be_nothing_to_go_on_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/quick-er-20260101-000000/checkpoint").mkdir(parents=True)  # of another config
+    Path("both").mkdir()
+    for path in (Path("both/notes.txt"), Path(".both.part")):
+        path.mkdir()
+    before = everything(folder)
+    for options, message in (
+        ([], "there is no unfinished run to go on with."),
+        (["--out", "nowhere"], "there is no unfinished run to go on with."),
+        (["--out", "both"], "which would take its place; remove one of them."),
+    ):
+        assert main(["fit", "quick.toml", "--resume", *options]) == 2
+        assert message in capsys.readouterr().err
+    Path("quick.toml").write_text(
+        QUICK.replace('method = "nuts"', 'method = "point"\nobjective = "paper"').replace(
+            "num_chains = 2\nnum_warmup = 30\nnum_samples = 20\nstarts = 1\n", ""
+        )
+    )
+    assert main(["fit", "quick.toml", "--resume", "--out", "both"]) == 2
+    assert "keeps nothing to go on from" in capsys.readouterr().err
+    assert everything(folder).keys() == before.keys()
 
 
 def test_a_fit_outlives_a_report_that_cannot_be_made(
