@@ -49,7 +49,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "bike_share-congestion": "bike_share --case congestion --comparators",
         "bike_share-edge": "bike_share --case edge",
         "el_farol": "el_farol --seeds 3 --comparators",
-        "meeting": "meeting --seeds 3 --comparators",
+        "meeting": "meeting --seeds 3",
     },
     "discretisation": {
         f"{system}-{noise}-{scheme}": f"{system} --case constant --noise {noise} --finer 40 --scheme {scheme} --trajectories 20 --seeds 5"
