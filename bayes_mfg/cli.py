@@ -497,10 +497,10 @@ def _leave(error: BaseException, folder: Path, work: Path, made: Sequence[Path],
 
     kept = work / CHECKPOINT
     drawn = any(path for pattern in DRAWN for path in kept.glob(pattern))
-    useful = drawn or (any(kept.glob("*.npz")) and not isinstance(error, FitError))
+    useful = drawn or (any(kept.glob("*.npz")) and not isinstance(error, InputError | FitError))
     if shown and work.exists() and not folder.exists():
         work.rename(folder)
-    if useful and not isinstance(error, InputError):
+    if useful and not (resume and isinstance(error, InputError)):
         hint = f"what there is so far is kept; the same command with {_again(folder)} goes on."
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(hint) from None
