@@ -115,6 +115,8 @@ def study(
         fit = bm.inference.fit(
             model, seed=seed, num_chains=2, num_samples=num_samples, num_warmup=num_warmup, prior_samples=0, starts=1
         )
+        if fit.interrupted:
+            raise KeyboardInterrupt  # part of a fit is no row of a study
         gamma = fit.tree["posterior"].to_dataset()[["gamma"]].sel(time=population.times)
         low, mid, high = gamma["gamma"].quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
         inside, width = (low <= right) & (right <= high), np.log(high / low)

@@ -108,7 +108,10 @@ def _plain(value: Any) -> Any:
 
 
 def pack(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a pytree as named arrays; random keys as their data."""
+    """The leaves of a pytree as named arrays; random keys as their data.
+
+    Not Equinox's serialisation: these stand in one file beside the draws, and a zip file's check sums tell damage.
+    """
     return {f"leaf/{k}": np.asarray(_data(x)) for k, x in enumerate(jax.tree.leaves(tree))}
 
 

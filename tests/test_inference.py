@@ -110,6 +110,22 @@ def test_the_mode_is_where_a_fine_grid_has_its_maximum(model, mode, posterior):
     np.testing.assert_allclose(mode.covariance, [[-0.5 / bend[0]]], rtol=0.2)
 
 
+def test_a_search_that_ends_above_its_start_ends_there(model, monkeypatch):
+    """Line searches that give up leave off anywhere, also where solves fail."""
+    minimise, searches = inference.point._minimise, []
+
+    def lost(objective, start, max_steps):
+        searches.append(start)
+        return (1e10, start + 50.0, False) if len(searches) == 1 else minimise(objective, start, max_steps)
+
+    monkeypatch.setattr("bayes_mfg.inference.point._minimise", lost)
+    found = find_mode(model, starts=1)
+    begin = coordinates(model).prior_median()
+    np.testing.assert_array_equal(searches[0], begin)
+    assert found.starts == (float(potentials(model, begin[None])[0]),)
+    assert found.converged  # from there the refinement finds the mode
+
+
 def test_searches_set_out_from_the_most_probable_of_the_screened_draws(model, monkeypatch):
     fragile = calibration(model.population, Fragile(1.6))
     tried = []
