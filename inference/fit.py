@@ -24,6 +24,7 @@ from .assemble import PACKAGES, assemble, convergence_warnings
 from .checkpoint import Checkpoint, digest
 from .coordinates import coordinates, potential
 from .options import check
+from .parallel import cores
 from .result import Fit
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def _about(model: ForwardModel, method: str, seed: int, options: dict[str, Any])
         "grid": digest(model.grid.fine_times),
         "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, "jaxlib", "optax", "equinox", "scipy")},
         "precision": str(jnp.zeros(()).dtype),
-        "machine": [jax.default_backend(), platform.machine(), os.cpu_count()],
+        "machine": [jax.default_backend(), platform.machine(), len(cores())],
         "flags": [os.environ.get("XLA_FLAGS", ""), jax.config.jax_threefry_partitionable, jax.config.jax_default_prng_impl],
     }
 

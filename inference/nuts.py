@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import logging
-import os
 import threading
 from typing import Any
 
@@ -19,6 +18,7 @@ from bayes_mfg.models import ForwardModel
 from .checkpoint import Checkpoint, pack, unpack
 from .coordinates import compiled, coordinates, potential
 from .errors import FitError
+from .parallel import cores
 from .point import Mode
 from .progress import bar
 
@@ -49,8 +49,8 @@ class Draws:
 
 
 def layout(num_chains: int) -> tuple[int, int]:
-    """Threads, and chains vectorised in each: as many threads as there are cores and as divide the chains evenly."""
-    groups = min(num_chains, os.cpu_count() or 1)
+    """Threads, and chains vectorised in each: as many threads as there are cores for this process and as divide the chains evenly."""
+    groups = min(num_chains, len(cores()))
     while num_chains % groups:
         groups -= 1
     return groups, num_chains // groups

@@ -28,6 +28,7 @@ from bayes_mfg.paths.priors import check_count
 
 from .initial import Draw, FirstObserved, Initial, Known, resolve_initial
 from .observations import Observation, Record
+from .rebuilt import Rebuilt
 
 INTERVALS = 100
 """Solver steps that the default number of substeps aims at."""
@@ -71,7 +72,7 @@ class Trajectories(NamedTuple):
     correction: Array | None = None
 
 
-class ForwardModel(abc.ABC):
+class ForwardModel(Rebuilt, abc.ABC):
     """A NumPyro model of observed populations: unknowns with priors, populations that they imply, and an observation likelihood.
 
     Calling the object runs the NumPyro model, so that it can be handed to NumPyro's own tools; `bayes_mfg.inference` takes any forward model.
@@ -166,8 +167,7 @@ class ForwardModel(abc.ABC):
         )
         if not same:
             raise InputError("with_population: times, states and number of trajectories must be those of the model's own data.")
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = self._changed("with_population", population, initial)
         other.population = population
         if initial is not None:
             if not isinstance(self.initial, Known):

@@ -1,0 +1,146 @@
+"""What posteriors cost: gradients against forward solves, and NUTS against NumPyro's own with its default settings.
+
+    python -m benchmarks.speed gradient
+    python -m benchmarks.speed nuts
+
+The model is that of `python -m benchmarks.coverage arc`: the linear-quadratic game, gamma(t) an arc, ten trajectories of 51 times, Dirichlet noise
+1e-3 that the fit does not know, unknown initial populations, gamma(t) a Gaussian process; 100 solver steps. Compiling is timed apart.
+
+`gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode.
+
+`nuts` runs `fit(..., num_chains=4, num_samples=500)` and NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own coordinates, with as
+many transitions for warm-up and fewer draws (they are dear); the figure compared is leapfrog steps (gradients) per effective draw, of the worst of
+gamma(t) at every time, noise and initial shares, after warm-up, and with warm-up counted.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpyro.infer import MCMC, NUTS, init_to_value
+
+import bayes_mfg as bm
+from bayes_mfg.inference.assemble import derived
+from bayes_mfg.inference.coordinates import coordinates, potential, value_and_gradient
+from bayes_mfg.inference.nuts import sample
+from bayes_mfg.inference.point import find_mode
+
+from .coverage import data_set, model_of
+
+CHAINS, DRAWS, WARMUP = 4, 500, 300
+
+
+def seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each function, taking turns."""
+    for function in functions.values():
+        jax.block_until_ready(function())
+    taken: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            begin = time.perf_counter()
+            jax.block_until_ready(function())
+            taken[name].append(time.perf_counter() - begin)
+    return {name: float(np.median(times)) for name, times in taken.items()}
+
+
+def gradient(model: bm.models.Calibration) -> None:
+    """Ratio of a gradient to a forward solve."""
+    space = coordinates(model)
+    flat = jnp.asarray(find_mode(model, starts=1).location)
+    forward = jax.jit(lambda x, data: model.trajectories(space.latents(space.constrain(x), data), data).mu)
+    both = value_and_gradient(model)
+    found = seconds(
+        {
+            "solve": lambda: forward(flat, model.data),
+            "potential": lambda: potential(model)(flat, model.data),
+            "gradient": lambda: both(flat, model.data),
+        },
+        rounds=200,
+    )
+    print(f"potential with gradient / solve {found['gradient'] / found['solve']:.2f}")
+    print(f"potential with gradient / potential {found['gradient'] / found['potential']:.2f}")
+    print({name: f"{1e3 * value:.2f} ms" for name, value in found.items()})
+
+
+def worst(model: bm.models.Calibration, flat: np.ndarray) -> tuple[float, float, str]:
+    """Largest R-hat, and the smallest bulk ESS with its name, over gamma at every time, noise and initial shares."""
+    implied = derived(model, flat.reshape(-1, flat.shape[-1]), 0)
+    parts = {
+        name: implied[name].reshape(*flat.shape[:2], *implied[name].shape[1:]) for name in ("parameter/gamma", "own/noise", "mu0")
+    }
+    data = xr.Dataset({name: (("chain", "draw", *(f"{name}_{k}" for k in range(x.ndim - 2))), x) for name, x in parts.items()})
+    ess, r_hat = az.ess(data), az.rhat(data)
+    least = min(parts, key=lambda name: float(ess[name].min()))
+    return max(float(r_hat[name].max()) for name in parts), float(ess[least].min()), least
+
+
+def nuts(model: bm.models.Calibration, theirs: int) -> None:
+    """Gradients per effective draw, ours and theirs."""
+    begin = time.perf_counter()
+    mode = find_mode(model, starts=1)
+    searched = time.perf_counter() - begin
+    options = {"num_chains": CHAINS, "num_warmup": WARMUP, "num_samples": DRAWS}
+    begin = time.perf_counter()
+    sample(model, mode, seed=1, **options)
+    first = time.perf_counter() - begin
+    begin = time.perf_counter()
+    draws = sample(model, mode, seed=0, **options)
+    taken = time.perf_counter() - begin
+    steps = int(draws.stats["n_steps"].sum())
+    r_hat, ess, name = worst(model, draws.flat)
+    print(f"mode {searched:.1f} s with compiling; NUTS {first:.1f} s with compiling, {taken:.1f} s again ({draws.chain_method})")
+    print(
+        f"{CHAINS} x {DRAWS} draws: R-hat {r_hat:.4f}, ESS {ess:.0f} ({name}), divergences {int(draws.stats['diverging'].sum())}"
+    )
+    mine = steps / ess, (steps + draws.warmup_steps) / ess
+    print(
+        f"gradients per effective draw {mine[0]:.1f}, with warm-up {mine[1]:.1f}; {steps / draws.flat[..., 0].size:.1f} per draw"
+    )
+
+    space = coordinates(model)
+    sites = {name: np.asarray(value) for name, value in space.constrain(jnp.asarray(mode.location)).items()}
+    chain = MCMC(
+        NUTS(model, init_strategy=init_to_value(values=sites)),
+        num_warmup=WARMUP,
+        num_samples=theirs,
+        num_chains=1,
+        progress_bar=False,
+    )
+    begin = time.perf_counter()
+    chain.warmup(jax.random.key(0), model.data, extra_fields=("num_steps",), collect_warmup=True)
+    before = int(np.sum(chain.get_extra_fields()["num_steps"]))
+    chain.run(jax.random.key(1), model.data, extra_fields=("num_steps",))
+    taken = time.perf_counter() - begin
+    flat = np.asarray(jax.vmap(space.unconstrain)({name: chain.get_samples()[name] for name in space.shapes}))
+    steps = int(np.sum(chain.get_extra_fields()["num_steps"]))
+    r_hat, ess, name = worst(model, flat[None])
+    other = steps / ess, (steps + before) / ess
+    print(
+        f"NumPyro's default, one chain of {theirs} draws: {taken:.0f} s with compiling, R-hat {r_hat:.3f}, ESS {ess:.0f} ({name})"
+    )
+    print(f"gradients per effective draw {other[0]:.1f}, with warm-up {other[1]:.1f}; {steps / theirs:.1f} per draw")
+    print(f"ratio {other[0] / mine[0]:.1f}")
+
+
+def main() -> int:
+    """Command line."""
+    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["gradient", "nuts"])
+    parser.add_argument("--theirs", type=int, default=200, help="draws of NumPyro's default sampler")
+    options = parser.parse_args()
+    population, _ = data_set("arc", 0)
+    model = model_of("arc", population)
+    gradient(model) if options.what == "gradient" else nuts(model, options.theirs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Protects simulation-based calibration: right samplers pass, wrong ones do not, and nothing is left out in silence."""
+
+import concurrent.futures
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+import samplers
+import scipy.stats
+from one_unknown import NOISE, Fragile, calibration, simulated
+
+from bayes_mfg.errors import InputError
+from bayes_mfg.inference import FitError, check, load_check, processes
+from bayes_mfg.inference.uniformity import band, covered, p_value, rank
+from bayes_mfg.models import Dirichlet, Multinomial
+
+PRIOR = dist.LogNormal(0.0, 0.5)
+"""Wider ones reach shares that are too small for floating point numbers."""
+
+
+def small(game=None, **options):
+    return calibration(simulated(noise="dirichlet", size=NOISE, seed=1), game, gamma=PRIOR, **options)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small()
+
+
+@pytest.fixture(scope="module")
+def right(model):
+    return check(model, samplers.exact, simulations=200, seed=0)
+
+
+def test_false_alarms_come_as_often_as_stated():
+    """Over 1,000 sets of uniform ranks; the probability of a false alarm of each assertion is below 1e-3."""
+    rng = np.random.default_rng(0)
+    for n, most in ((60, 99), (200, 19)):
+        found = np.array([p_value(rng.integers(0, most + 1, n), most) for _ in range(1000)])
+        for level in (0.01, 0.05, 0.2):
+            # The statistic is discrete: a level may be kept with room to spare, and must not be exceeded.
+            assert (found <= level).mean() <= level + 3.3 * np.sqrt(level * (1 - level) / 1000)
+        assert (found <= 0.2).mean() > 0.1
+
+
+def test_the_band_and_the_p_value_are_one_test():
+    rng = np.random.default_rng(1)
+    _, low, high = band(80, 19, 0.9)
+    for _ in range(200):
+        ranks = rng.binomial(19, rng.beta(1.2, 1.0, 80))
+        reached = np.searchsorted(np.sort(ranks), np.arange(19), side="right") / 80
+        inside = np.all((low - 1e-12 <= reached) & (reached <= high + 1e-12))
+        assert inside == (p_value(ranks, 19) > 0.1)
+
+
+def test_ranks_of_equal_values_are_spread():
+    rng = np.random.default_rng(2)
+    ranks = rank(np.zeros(2000), np.zeros((9, 2000)), rng)
+    assert scipy.stats.chisquare(np.bincount(ranks, minlength=10)).pvalue > 1e-3
+    assert rank(0.5, np.array([0.0, 0.4, 0.6]), rng) == 2
+
+
+def test_coverage_of_uniform_ranks_is_nominal():
+    ranks = np.arange(100)
+    assert [covered(ranks, 99, level)[0] for level in (0.5, 0.8, 0.9)] == pytest.approx([0.5, 0.8, 0.9])
+    assert covered(np.arange(10), 9, 0.5)[1] == pytest.approx(0.6)
+
+
+def test_exact_draws_pass(right):
+    """A false alarm of 1 %; draws too narrow by 30 % or beside the truth by half an sd are found in 99 of 100 runs of this size (see below)."""
+    assert set(right.outcomes["outcome"]) == {"ranked"}
+    assert list(right.ranks) == ["gamma", "log_likelihood"]
+    assert right.uniform().all()
+    table = right.table()
+    assert (table["coverage90"] - 0.9).abs().max() < 3.3 * table["se90"].max()
+    assert table["bias"].abs().max() < 3.3 / np.sqrt(200)
+    assert not right.warnings
+
+
+@pytest.mark.parametrize(("wrong", "quantity"), [("narrow", "gamma"), ("shifted", "gamma"), ("prior", "log_likelihood")])
+def test_wrong_draws_do_not(model, wrong, quantity):
+    found = check(model, getattr(samplers, wrong), simulations=200, seed=0)
+    assert not found.uniform()[quantity]
+    assert any(sentence.startswith(f"{quantity}: ranks are not uniform") for sentence in found.warnings)
+    if wrong == "prior":
+        assert found.uniform()["gamma"], "ranks of the unknown alone cannot see this"
+
+
+def test_power_is_as_the_docstring_says():
+    """Of normal draws around truths, as many are found out at 1 % as is said above and in test_a_reduced_study_of_nuts."""
+    rng = np.random.default_rng(0)
+
+    def found(n, factor, shift):
+        ranks = (rank(rng.standard_normal(n), shift + factor * rng.standard_normal((99, n)), rng) for _ in range(200))
+        return np.mean([p_value(r, 99) <= 0.01 for r in ranks])
+
+    assert found(200, 0.7, 0.0) > 0.95
+    assert found(200, 1.0, 0.5) > 0.95
+    assert found(100, 0.6, 0.0) > 0.9
+    assert found(100, 1.0, 0.5) > 0.9
+
+
+def test_truths_without_equilibrium_are_an_outcome_and_leave_ranks_uniform():
+    found = check(small(Fragile(2.0)), samplers.exact, simulations=200, seed=0)
+    lost = (found.outcomes["outcome"] == "no equilibrium").sum()
+    assert abs(lost / 200 - scipy.stats.norm.sf(2 * np.log(2.0))) < 0.08
+    assert found.truth["gamma"].max() <= 2.0
+    assert len(found.ranks) == 200 - lost
+    assert found.uniform().all()
+    assert f"{lost} of 200 simulations: no equilibrium." in found.warnings
+
+
+def test_data_that_no_density_is_finite_for_are_an_outcome():
+    noisy = small(observation=Dirichlet(noise=500.0))
+    with pytest.raises(FitError, match="none of 5 simulations could be ranked; the first: data out of range"):
+        check(noisy, samplers.exact, simulations=5)
+
+
+def test_fits_that_fail_are_counted(model):
+    found = check(model, samplers.sometimes, simulations=20, seed=0)
+    failed = found.outcomes["outcome"].str.startswith("fit failed: no luck").sum()
+    assert 0 < failed < 20
+    assert len(found.ranks) == 20 - failed
+    assert f"{failed} of 20 simulations: fit failed." in found.warnings
+
+
+def test_known_gaps_and_sizes_are_kept():
+    """Counts are simulated with the sizes of the data, and what is masked has no part."""
+    population = simulated(noise="multinomial", size=40, seed=1)
+    counted = calibration(population, gamma=PRIOR, observation=Multinomial())
+    found = check(counted, samplers.exact, simulations=100, seed=3)
+    assert found.uniform().all()
+    assert set(found.prior_predictive["observations"]) == {22}
+
+
+def test_further_quantities(model, right):
+    found = check(model, samplers.exact, simulations=10, seed=0, quantities=_last)
+    assert list(found.ranks) == ["gamma", "log_likelihood", "last"]
+    pd.testing.assert_series_equal(found.ranks["gamma"], right.ranks["gamma"].iloc[:10], check_names=False)
+    with pytest.raises(InputError, match=r"quantity 'odd' has shape \(3,\)"):
+        check(model, samplers.exact, simulations=2, quantities=lambda implied: {"odd": np.zeros(3)})
+
+
+def _last(implied):
+    return {"last": implied["mu"][:, 0, -1, 0]}
+
+
+def test_saved_and_loaded(right, tmp_path):
+    again = load_check(right.save(tmp_path / "check.json"))
+    for name in ("ranks", "truth", "outcomes", "prior_predictive"):
+        pd.testing.assert_frame_equal(getattr(again, name), getattr(right, name), check_names=False, check_dtype=False)
+    pd.testing.assert_frame_equal(again.table(), right.table())
+    (tmp_path / "odd.json").write_text("{}")
+    with pytest.raises(InputError, match="not a saved check"):
+        load_check(tmp_path / "odd.json")
+    with pytest.raises(InputError, match="no such file"):
+        load_check(tmp_path / "none.json")
+
+
+def test_page_and_pictures(right, tmp_path):
+    text = right.report(tmp_path / "check.html").read_text()
+    assert "Nothing speaks against calibration" in text
+    assert "<script" not in text
+    assert text.count("<figure>") == 4
+    for kind in ("ecdf", "rank"):
+        tree = ET.fromstring(right.plot(tmp_path / "check.svg", kind=kind).read_text())
+        assert len([e for e in tree if e.tag.endswith("svg")]) == 2
+    with pytest.raises(InputError, match="no quantity 'beta'"):
+        right.plot(tmp_path / "check.svg", ["beta"])
+    with pytest.raises(InputError, match="unknown kind 'pie'"):
+        right.plot(tmp_path / "check.svg", kind="pie")
+
+
+def test_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    calls = []
+
+    def stopping(model, *, seed):
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        calls.append(seed)
+        return samplers.exact(model, seed=seed)
+
+    stopping.__module__, stopping.__qualname__ = samplers.exact.__module__, samplers.exact.__qualname__
+    with pytest.raises(KeyboardInterrupt):
+        check(model, stopping, simulations=8, seed=5, checkpoint=folder)
+    whole = check(model, samplers.exact, simulations=8, seed=5)
+    again = check(model, samplers.exact, simulations=8, seed=5, checkpoint=folder, resume=True)
+    pd.testing.assert_frame_equal(again.ranks, whole.ranks)
+    pd.testing.assert_frame_equal(again.mean, whole.mean)
+    with pytest.raises(InputError, match="another fit: seed differs"):
+        check(model, samplers.exact, simulations=8, seed=6, checkpoint=folder, resume=True)
+    with pytest.raises(InputError, match="is not empty"):
+        check(model, samplers.exact, simulations=8, seed=5, checkpoint=folder)
+
+
+def test_threads_give_what_one_after_the_other_gives(model, right):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = check(model, samplers.exact, simulations=10, seed=0, executor=pool)
+    pd.testing.assert_frame_equal(found.ranks, right.ranks.iloc[:10])
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_after_the_other_gives(model, right):
+    with processes(2) as pool:
+        found = check(model, samplers.exact, simulations=10, seed=0, executor=pool)
+    pd.testing.assert_frame_equal(found.ranks, right.ranks.iloc[:10])
+
+
+@pytest.mark.slow
+def test_a_reduced_study_of_nuts(model):
+    """False alarms 1 %. Of 100 simulations, draws too narrow by 40 % or beside the truth by half an sd are found in at least 9 of 10 runs."""
+    found = check(model, "nuts", simulations=100, seed=0, num_chains=1, num_warmup=150, num_samples=500, starts=1)
+    assert set(found.outcomes["outcome"]) == {"ranked"}
+    assert found.uniform().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"method": "point"}, "a point estimate has no draws"),
+        ({"method": "gibbs"}, "unknown method 'gibbs'"),
+        ({"simulations": 0}, "simulations is 0"),
+        ({"draws": 2}, "draws is 2; a whole number of at least 9"),
+        ({"method": "nuts", "start": None}, "start is no option of the fits inside a check"),
+        ({"draws": 100}, "100 draws are to be ranked among, but a fit has 99"),
+    ],
+)
+def test_refusals(model, options, sentence):
+    given = {"method": samplers.exact, "simulations": 1, **options}
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        check(model, **given)
+
+
+def test_what_cannot_travel_is_refused(model):
+    with pytest.raises(InputError, match="processes: workers is 0"):
+        processes(0)
+
+    class Local(Fragile):
+        """Defined inside a function, where no other process finds it."""
+
+    local = small(Local(2.0))
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match="cannot be sent to other processes"):
+        check(local, samplers.exact, simulations=1, executor=pool)
