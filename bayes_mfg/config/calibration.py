@@ -187,8 +187,8 @@ def build_model(config: Config) -> Calibration:
     if horizon is not None and horizon < end:
         raise ConfigError(f"{top.inside('grid').at('horizon')} = {shown(horizon)}; the data go on until {end:g}.")
     times = population.times if horizon is None or horizon == end else np.append(population.times, horizon)
-    _with_place(top.inside("data"), lambda: paths.Context(times, population.times, population.states))
-    context = paths.Context(times, population.times, population.states)
+    _with_place(top.inside("data"), lambda: paths.Context(times, population.times, population.states, population.n_trajectories))
+    context = paths.Context(times, population.times, population.states, population.n_trajectories)
     for name, path in config.paths.items():
         parameter = config.game.parameters[name]
         _with_place(top.inside(f"paths.{name}"), partial(path.bind, parameter, context))
