@@ -50,7 +50,7 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
         likelihood = model.likelihood(latents, result.mu, data)
         return {
             **{f"parameter/{name}": path for name, path in result.parameters.items()},
-            **{f"group/{name}": path for name, path in result.groups.items()},
+            **{f"group/{name}": path for name, path in (result.groups or {}).items()},
             **{f"own/{name}": value for name, value in latents["own"].items()},
             **{f"hyper/{name}": value for name, value in hyperparameters(model, latents["raw"]).items()},
             **({"mu0": latents["mu0"][:, index]} if len(index) else {}),

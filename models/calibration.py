@@ -72,7 +72,7 @@ class Trajectories(NamedTuple):
     iterations: Array
     branch: Array | None = None
     correction: Array | None = None
-    groups: dict[str, Array] = {}
+    groups: dict[str, Array] | None = None
 
 
 class ForwardModel(abc.ABC):
@@ -326,7 +326,9 @@ class Calibration(ForwardModel):
             at = jax.vmap(lambda t: function(t, nobody))
             return Sampled(at(nodes), at(middles))
 
-        own = {name: path.by_trajectory(latents["raw"][name]) for name, path in self.bound.items() if isinstance(path, PooledPath)}
+        own = {
+            name: path.by_trajectory(latents["raw"][name]) for name, path in self.bound.items() if isinstance(path, PooledPath)
+        }
 
         def one(
             mu0: Array, observed: Array, own: dict[str, Any], guess: tuple[Array, Array] | None
@@ -335,7 +337,9 @@ class Calibration(ForwardModel):
             for name, path in self.bound.items():
                 seen = (jnp.asarray(self.population.times, nodes.dtype), observed) if path.needs_observed else None
                 raw = latents["raw"][name]
-                functions[name] = path.inner.function(own[name], seen) if isinstance(path, PooledPath) else path.function(raw, seen)
+                functions[name] = (
+                    path.inner.function(own[name], seen) if isinstance(path, PooledPath) else path.function(raw, seen)
+                )
                 if path.has_group:
                     typical[name] = path.function(raw, seen)
             params = {
@@ -360,7 +364,7 @@ class Calibration(ForwardModel):
             chosen = self._summed_out(latents, data, Trajectories(reported, *rest, groups=groups), key)
         return chosen._replace(
             parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()},
-            groups={name: path if self.group_varies(name) else path[0] for name, path in chosen.groups.items()},
+            groups={name: path if self.group_varies(name) else path[0] for name, path in (chosen.groups or {}).items()},
         )
 
     def _summed_out(self, latents: Mapping[str, Any], data: Data, several: Trajectories, key: Array | None) -> Trajectories:

@@ -48,6 +48,12 @@ def in_order_of_game(population: Population, game: Game) -> Population:
 
 
 def as_path(path: Any, name: str) -> Path:
+    """A path from what a user passed for a parameter: a distribution is a constant with that prior, a number is known.
+
+    Raises
+    ------
+    InputError : for anything else.
+    """
     if isinstance(path, Path):
         return path
     if isinstance(path, dist.Distribution | int | float | np.ndarray) and not isinstance(path, bool):
