@@ -7,9 +7,10 @@ little. Between the two lies `y = c g + tau^c z`, whose prior is `Normal(c g, ta
 
 In a normal model with known `tau`, `y` is independent of `g` given the data if `c` is the share of the prior variance of `z` that the data of its own
 trajectory remove, `1 - var(z | data, g, tau) = tau^2 I / (1 + tau^2 I)`, with the information `I` of these data about the deviation. That is the rule
-here, for every coordinate of every trajectory: the share is read off the curvature at the mode, over all unknowns of that trajectory with what is
-shared held fixed. So a coordinate that the data determine is centred while another, such as the weight of a quick oscillation, is not, and so are
-trajectories with more or fewer data.
+here, for every coordinate of every trajectory. `I` and what the data say of the deviation are read off the curvature and the place of the mode, over
+all unknowns of that trajectory with what is shared held fixed; the share is averaged over the posterior of `tau` that the normal model with this
+information has (`tau` at the mode itself is too large by a factor of up to a few). So a coordinate that the data determine is centred while another,
+such as the weight of a quick oscillation, is not, and so are trajectories with more or fewer data, and none where the data do not tell `tau` from 0.
 
 The density is that of the same posterior in other coordinates, its Jacobian included; modes and variational fits stay in `z`, in which the
 density is bounded.
@@ -23,6 +24,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jax import Array
 
 from bayes_mfg.models import ForwardModel
@@ -31,6 +33,9 @@ from bayes_mfg.paths.pooled import POOLING_SCALE, SUFFIX
 
 from .coordinates import Coordinates, compiled, coordinates
 from .point import Mode
+
+GRID = (-7.0, 3.0, 401)
+"""Logarithms of the pooling scales that are looked at, relative to that of the mode: from, to, how many."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +119,62 @@ def shares(model: ForwardModel, mode: Mode) -> np.ndarray:
     found = centring(model)
     assert found is not None
     curvature = np.linalg.inv(mode.covariance)
-    removed = np.zeros(mode.location.size)
-    for own in coordinates(model).local.T:
-        removed[own] = 1.0 - np.diag(np.linalg.inv(curvature[np.ix_(own, own)]))
-    return np.where(np.isnan(found.wished), np.clip(removed[found.each], 0.0, 1.0), found.wished)
+    share = found.wished.copy()
+    for name, places in found.parts.items():
+        path = model.bound[name]
+        assert isinstance(path, PooledPath) and isinstance(path.scale, dist.Distribution)
+        if path.centered is None:
+            tau = float(found.scale(jnp.asarray(mode.location)[found.tau])[places[0]])
+            told = [
+                (mine, *_information(mode.location, curvature, own, found.each[mine], tau))
+                for own in coordinates(model).local.T
+                if (mine := places[np.isin(found.each[places], own)]).size
+            ]
+            grid = tau * np.exp(np.linspace(*GRID))
+            weights = _posterior(grid, path.scale, [(values, pull) for _, values, _, pull in told])
+            for mine, values, vectors, _ in told:
+                removed = weights @ (values * grid[:, None] ** 2 / (1.0 + values * grid[:, None] ** 2))
+                share[mine] = vectors**2 @ removed
+    return np.clip(share, 0.0, 1.0)
+
+
+def _information(
+    location: np.ndarray, curvature: np.ndarray, own: np.ndarray, each: np.ndarray, tau: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the data of one trajectory say about its deviation `tau z`, as a normal likelihood.
+
+    Parameters
+    ----------
+    location, curvature : of the mode.
+    own : coordinates of the trajectory, starts included.
+    each : those of its `z`, `(K,)`.
+    tau : pooling scale of the mode.
+
+    Returns
+    -------
+    values, vectors : of the information `I`, eigenvalues `(K,)` and eigenvectors.
+    pull : `I` times what the data alone would estimate, in the eigenvectors; at the mode the prior's pull `-z / tau` balances the likelihood's.
+    """
+    covariance = np.linalg.inv(curvature[np.ix_(own, own)])
+    at = [int(np.flatnonzero(own == k)[0]) for k in each]
+    precision = np.linalg.inv(covariance[np.ix_(at, at)])
+    values, vectors = np.linalg.eigh((precision - np.eye(len(at))) / tau**2)
+    values = np.maximum(values, 0.0)
+    z = vectors.T @ location[each]
+    return values, vectors, z / tau + values * tau * z
+
+
+def _posterior(tau: np.ndarray, prior: dist.Distribution, told: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Weights of pooling scales on a logarithmic grid, their deviations integrated out."""
+    inside = np.asarray(prior.support(jnp.asarray(tau)))
+    log = np.where(inside, np.asarray(prior.log_prob(jnp.where(inside, tau, np.exp(np.mean(np.log(tau)))))), -np.inf) + np.log(
+        tau
+    )
+    for values, pull in told:
+        spread = 1.0 + values * tau[:, None] ** 2
+        log = log + 0.5 * np.sum(pull**2 * tau[:, None] ** 2 / spread - np.log(spread), axis=1)
+    weights = np.exp(log - log.max())
+    return weights / weights.sum()
 
 
 def centred(model: ForwardModel, mode: Mode, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
