@@ -9,19 +9,21 @@ from bayes_mfg.games import Parameter
 from bayes_mfg.models import ForwardModel, Gaussian, Trajectories
 from bayes_mfg.paths import PooledPath
 
-SLOPE = 0.1
+SLOPE = 0.04
 TIMES = np.linspace(0.0, 1.0, 5)
 
 
 class Direct(ForwardModel):
-    """Shares `0.5 + SLOPE x_r(t)` and `0.5 - SLOPE x_r(t)` of two states, with the real parameter x."""
+    """Shares `0.5 + SLOPE x_r(t)` and `0.5 - SLOPE x_r(t)` of two states, the first observed, with the real parameter x."""
 
     has_value = False
 
     def __init__(self, population, path, noise):
         starts = np.full((population.n_trajectories, 2), 0.5)
         parameters = {"x": Parameter("x")}
-        super().__init__(population, {"x": path}, parameters, Gaussian(scale=noise), initial=starts, horizon=None, substeps=1)
+        super().__init__(
+            population, {"x": path}, parameters, Gaussian(states=["a"], scale=noise), initial=starts, horizon=None, substeps=1
+        )
 
     def trajectories(self, latents, data=None, key=None):
         path, raw, times = self.bound["x"], latents["raw"]["x"], jnp.asarray(self.grid.times)
@@ -58,5 +60,5 @@ def seen(x, noise, seed):
     """Data of true paths `(R, T)` or constants `(R,)`."""
     x = np.asarray(x)
     x = x if x.ndim == 2 else np.repeat(x[:, None], len(TIMES), axis=1)
-    shares = 0.5 + SLOPE * np.stack([x, -x], axis=-1) + noise * np.random.default_rng(seed).standard_normal((*x.shape, 2))
-    return Population(TIMES, proportions=shares, states=["a", "b"])
+    shares = 0.5 + SLOPE * x + noise * np.random.default_rng(seed).standard_normal(x.shape)
+    return Population(TIMES, proportions=np.stack([shares, 1.0 - shares], axis=-1), states=["a", "b"])

@@ -226,7 +226,7 @@ def test_separate_paths_have_the_densities_of_single_trajectories():
 
 
 @functools.cache
-def direct(path=None, noise=0.02, count=4, centered=None):
+def direct(path=None, noise=0.005, count=4, centered=None):
     x = 0.4 + 0.3 * np.random.default_rng(0).standard_normal((count, len(TIMES)))
     path = Pooled(RandomWalk(2, scale=UNCERTAIN), centered=centered) if path is None else path
     return Direct(seen(x, noise, 1), path, dist.HalfNormal(noise))
@@ -325,8 +325,8 @@ def constants(noise, count=8, tau=0.3, seed=0):
     """Data of constants around 0.4, their estimates, and the variance of these."""
     x = 0.4 + tau * np.random.default_rng(seed).standard_normal(count)
     data = seen(x, noise, seed + 100)
-    estimate = ((data.shares[..., 0] - 0.5 - (data.shares[..., 1] - 0.5)) / (2 * SLOPE)).mean(axis=1)
-    return data, estimate, (noise / SLOPE) ** 2 / (2 * len(TIMES))
+    estimate = ((data.shares[..., 0] - 0.5) / SLOPE).mean(axis=1)
+    return data, estimate, (noise / SLOPE) ** 2 / len(TIMES)
 
 
 def exact(estimate, variance):
@@ -340,7 +340,8 @@ def exact(estimate, variance):
     return tau, mass / mass.sum()
 
 
-MUCH, LITTLE = 0.002, 0.3
+MUCH, MIDDLE, LITTLE = 0.001, 0.015, 0.09
+"""Noise such that the sd of a trajectory's estimate is 0.01, 0.17 and 1."""
 
 
 @functools.cache
@@ -355,7 +356,7 @@ def ess(result):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("noise", [MUCH, 0.05, LITTLE])
+@pytest.mark.parametrize("noise", [MUCH, MIDDLE, LITTLE])
 @pytest.mark.parametrize("centered", [None, True, False])
 def test_the_posterior_of_the_pooling_scale_is_the_exact_one(noise, centered):
     """Quartiles at 4 standard errors by the effective sample size; but for chains stuck in a funnel, which say so."""
@@ -382,11 +383,11 @@ def test_what_the_data_determine_is_centred_and_the_pooling_scale_is_sampled_bet
 
 def test_the_rule_is_the_share_of_the_variance_that_the_data_remove():
     """Constants: `tau^2 I / (1 + tau^2 I)`, averaged over the posterior of tau; a trajectory without data is not centred."""
-    data, estimate, variance = constants(0.05)
+    data, estimate, variance = constants(MIDDLE)
     mask = np.ones(data.shares.shape, bool)
     mask[3] = False
     data = Population(data.times, proportions=data.shares, states=data.states, mask=mask)
-    model = Direct(data, Pooled(Constant(level_scale=1.0)), 0.05)
+    model = Direct(data, Pooled(Constant(level_scale=1.0)), MIDDLE)
     mode = find_mode(model, starts=1)
     tau, mass = exact(np.delete(estimate, 3), variance)
     right = np.full(8, np.sum(mass * tau**2 / (tau**2 + variance)))
@@ -394,7 +395,7 @@ def test_the_rule_is_the_share_of_the_variance_that_the_data_remove():
     # The rule holds what is shared fixed, the exact posterior does not.
     np.testing.assert_allclose(shares(model, mode), right, atol=0.05)
     for centered in (True, False):
-        wished = Direct(data, Pooled(Constant(level_scale=1.0), centered=centered), 0.05)
+        wished = Direct(data, Pooled(Constant(level_scale=1.0), centered=centered), MIDDLE)
         np.testing.assert_array_equal(shares(wished, mode), float(centered))
 
 
@@ -435,7 +436,7 @@ def test_the_report_has_the_typical_trajectory(fitted, tmp_path):
 
 
 def test_other_data_and_an_earlier_fit_to_start_from(fitted):
-    other = fitted.model.with_population(seen(np.full((4, len(TIMES)), 0.2), 0.02, 5))
+    other = fitted.model.with_population(seen(np.full((4, len(TIMES)), 0.2), 0.005, 5))
     assert other.compiled is fitted.model.compiled
     again = fit(other, method="point", start=fitted, starts=1, prior_samples=0)
     assert again.tree["posterior"]["x"].mean() == pytest.approx(0.2, abs=0.1)
@@ -538,6 +539,22 @@ def test_a_pooled_path_can_look_at_the_observed_population():
         float(bound.inner.function(own, seen_by)(now, None)), rel=1e-9
     )
     assert float(result.groups["gamma"][r, t]) == pytest.approx(float(bound.function(raw, seen_by)(now, None)), rel=1e-9)
+
+
+@pytest.mark.slow
+def test_several_equilibria_keep_trajectories_and_group():
+    """Two beliefs that lead to the one equilibrium of this game change nothing but what the data are compared with twice."""
+    plain = lq(PARTIAL)
+    raw = some_raw(plain.bound["gamma"], 3)
+    latents = {"raw": {"gamma": raw}, "own": {}, "mu0": jnp.asarray(STARTS)}
+    right = jax.jit(plain.trajectories)(latents)
+    beliefs = [(np.asarray(right.mu[r]), np.asarray(right.value[r])) for r in (0, 1)]
+    found = jax.jit(lq.__wrapped__(PARTIAL, branches=beliefs).trajectories)(latents)
+    for name in ("parameters", "groups"):
+        np.testing.assert_allclose(getattr(found, name)["gamma"], getattr(right, name)["gamma"], rtol=1e-12)
+    assert found.parameters["gamma"].shape == (3, 6) and found.groups["gamma"].shape == (6,)
+    np.testing.assert_allclose(found.mu, right.mu, atol=1e-9)
+    np.testing.assert_allclose(found.correction, 0.0, atol=1e-8)
 
 
 # Configs.

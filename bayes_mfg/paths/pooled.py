@@ -121,7 +121,8 @@ class Pooled(Path):
     `<name>_pooling_scale`.
 
     Unknowns are not centred in the model, so that modes and variational fits have a bounded density (centred, it grows without bound where `tau`
-    goes to 0). NUTS alone moves in coordinates that may be centred; see `bayes_mfg.inference.centring`.
+    goes to 0). NUTS alone moves in coordinates that may be centred; see `bayes_mfg.inference.centring`. The pooling scale of a point estimate is that
+    of the mode in these coordinates, and mostly too large: believe that of a posterior.
     Source: Gelman and Hill, Data Analysis Using Regression and Multilevel/Hierarchical Models (2007), chapter 12; Papaspiliopoulos, Roberts and
     Skold, A general framework for the parametrization of hierarchical models, Statistical Science 22 (2007).
 
@@ -190,7 +191,8 @@ class Pooled(Path):
                     shape = jnp.shape(biject_to(prior.support).inv(prior.sample(jax.random.key(0))))
                 spreads[name] = _spread(path, prior) if name == "value" else 1.0
                 priors[name + SUFFIX] = normal((count, *shape))
-        text = f"{inner.description.removesuffix('.')}; every trajectory deviates from a shared path by {describe(scale)} times these sds."
+        wish = {None: "", True: " (sampled centred)", False: " (sampled not centred)"}[self.centered]
+        text = f"{inner.description.removesuffix('.')}; every trajectory deviates from a shared path by {describe(scale)} times these sds{wish}."
         return PooledPath(
             inner.parameter, priors, _typical(inner), inner.plan, text, inner.is_constant,
             inner=inner, trajectories=count, partial=True, scale=scale, spreads=spreads, centered=self.centered,
