@@ -21,9 +21,7 @@ class Direct(ForwardModel):
     def __init__(self, population, path, noise):
         starts = np.full((population.n_trajectories, 2), 0.5)
         parameters = {"x": Parameter("x")}
-        super().__init__(
-            population, {"x": path}, parameters, Gaussian(states=["a"], scale=noise), initial=starts, horizon=None, substeps=1
-        )
+        super().__init__(population, {"x": path}, parameters, Gaussian(scale=noise), initial=starts, horizon=None, substeps=1)
 
     def trajectories(self, latents, data=None, key=None):
         path, raw, times = self.bound["x"], latents["raw"]["x"], jnp.asarray(self.grid.times)
@@ -61,4 +59,5 @@ def seen(x, noise, seed):
     x = np.asarray(x)
     x = x if x.ndim == 2 else np.repeat(x[:, None], len(TIMES), axis=1)
     shares = 0.5 + SLOPE * x + noise * np.random.default_rng(seed).standard_normal(x.shape)
-    return Population(TIMES, proportions=np.stack([shares, 1.0 - shares], axis=-1), states=["a", "b"])
+    mask = np.broadcast_to([True, False], (*x.shape, 2))
+    return Population(TIMES, proportions=np.stack([shares, 1.0 - shares], axis=-1), states=["a", "b"], mask=mask)

@@ -70,6 +70,17 @@ class PooledPath(BoundPath):
             return tuple(name + SUFFIX for name in inner)
         return (*inner, POOLING_SCALE) if POOLING_SCALE in self.priors else inner
 
+    def function(self, raw: Mapping[str, ArrayLike], observed: tuple[ArrayLike, ArrayLike] | None = None) -> PathFunction:
+        """The path of the typical trajectory; see `BoundPath.function`.
+
+        Raises
+        ------
+        InputError : where paths are separate, and as there.
+        """
+        if not self.partial:
+            raise InputError(f"Pooled for parameter {self.parameter.name!r}: separate paths have no typical one.")
+        return self.inner.function({name: raw[name] for name in self.inner.priors}, observed)
+
     def by_trajectory(self, raw: Mapping[str, Array]) -> dict[str, Array]:
         """Raw parameters of every trajectory's own function, `(R, ...)`."""
         if not self.partial:
@@ -163,13 +174,9 @@ class Pooled(Path):
                 raise InputError(f"{where}: {name} has no meaning for separate paths, which share nothing.")
         count = context.trajectories
         priors: dict[str, Prior] = {name + SUFFIX: _repeated(_prior(inner, name), count) for name in inner.priors}
-
-        def nothing(raw: Mapping[str, Array], inputs: Any) -> PathFunction:
-            raise InputError(f"{where}: separate paths have no typical one.")
-
         text = f"{inner.description.removesuffix('.')}; a separate one for each trajectory."
         return PooledPath(
-            parameter, priors, nothing, inner.plan, text, inner.is_constant, inner=inner, trajectories=count, partial=False
+            parameter, priors, inner.build, inner.plan, text, inner.is_constant, inner=inner, trajectories=count, partial=False
         )
 
     def _partial(self, path: Path, inner: BoundPath, count: int, where: str) -> PooledPath:
@@ -194,16 +201,9 @@ class Pooled(Path):
         wish = {None: "", True: " (sampled centred)", False: " (sampled not centred)"}[self.centered]
         text = f"{inner.description.removesuffix('.')}; every trajectory deviates from a shared path by {describe(scale)} times these sds{wish}."
         return PooledPath(
-            inner.parameter, priors, _typical(inner), inner.plan, text, inner.is_constant,
+            inner.parameter, priors, inner.build, inner.plan, text, inner.is_constant,
             inner=inner, trajectories=count, partial=True, scale=scale, spreads=spreads, centered=self.centered,
         )  # fmt: skip
-
-
-def _typical(inner: BoundPath) -> Any:
-    def build(raw: Mapping[str, Array], inputs: Any) -> PathFunction:
-        return inner.build({name: raw[name] for name in inner.priors}, inputs)
-
-    return build
 
 
 def _prior(inner: BoundPath, name: str) -> dist.Distribution:
