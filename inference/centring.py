@@ -8,9 +8,10 @@ little. Between the two lies `y = c g + tau^c z`, whose prior is `Normal(c g, ta
 In a normal model with known `tau`, `y` is independent of `g` given the data if `c` is the share of the prior variance of `z` that the data of its own
 trajectory remove, `1 - var(z | data, g, tau) = tau^2 I / (1 + tau^2 I)`, with the information `I` of these data about the deviation. That is the rule
 here, for every coordinate of every trajectory. `I` and what the data say of the deviation are read off the curvature and the place of the mode, over
-all unknowns of that trajectory with what is shared held fixed; the share is averaged over the posterior of `tau` that the normal model with this
-information has (`tau` at the mode itself is too large by a factor of up to a few). So a coordinate that the data determine is centred while another,
-such as the weight of a quick oscillation, is not, and so are trajectories with more or fewer data, and none where the data do not tell `tau` from 0.
+all unknowns of that trajectory with what is shared held fixed. The share is taken at the lower end (`LOW`) of the posterior that `tau` has in the
+normal model with this information: where `tau` comes near 0 a centred coordinate is a funnel, whatever the share at a typical `tau`. So a coordinate
+that the data determine is centred while another, such as the weight of a quick oscillation, is not, and so are trajectories with more or fewer
+data, and none where the data do not tell `tau` from 0.
 
 The density is that of the same posterior in other coordinates, its Jacobian included; modes and variational fits stay in `z`, in which the
 density is bounded.
@@ -36,6 +37,9 @@ from .point import Mode
 
 GRID = (-7.0, 3.0, 401)
 """Logarithms of the pooling scales that are looked at, relative to that of the mode: from, to, how many."""
+
+LOW = 0.05
+"""Quantile of the pooling scale's posterior at which the data still have to determine a deviation for it to be centred."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +115,8 @@ def _centring(model: ForwardModel, space: Coordinates) -> Centring | None:
     def scales(flat: Array) -> Array:
         return jnp.concatenate([transform(flat[places]) for transform, places in transforms])
 
-    return Centring(*(np.concatenate(part) for part in (each, shared, spread, tau)), scales, parts, np.concatenate(wished))
+    flat = [np.concatenate(part) for part in (each, shared, spread, tau)]
+    return Centring(flat[0], flat[1], flat[2], flat[3], scales, parts, np.concatenate(wished))
 
 
 def shares(model: ForwardModel, mode: Mode) -> np.ndarray:
@@ -132,9 +137,9 @@ def shares(model: ForwardModel, mode: Mode) -> np.ndarray:
             ]
             grid = tau * np.exp(np.linspace(*GRID))
             weights = _posterior(grid, path.scale, [(values, pull) for _, values, _, pull in told])
+            low = grid[int(np.searchsorted(np.cumsum(weights), LOW))]
             for mine, values, vectors, _ in told:
-                removed = weights @ (values * grid[:, None] ** 2 / (1.0 + values * grid[:, None] ** 2))
-                share[mine] = vectors**2 @ removed
+                share[mine] = vectors**2 @ (values * low**2 / (1.0 + values * low**2))
     return np.clip(share, 0.0, 1.0)
 
 

@@ -357,11 +357,11 @@ class Calibration(ForwardModel):
         each = jax.vmap(one, in_axes=(0, 0, 0, None))
         if self.branches is None:
             reported, groups, rest = each(latents["mu0"], data.observed, own, None)
-            chosen = Trajectories(reported, *rest, groups=groups)
+            chosen = Trajectories(reported, *rest)._replace(groups=groups)
         else:
             beliefs = tuple(jnp.asarray(part, nodes.dtype) for part in self.branches)
             reported, groups, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, own, guess))(beliefs)
-            chosen = self._summed_out(latents, data, Trajectories(reported, *rest, groups=groups), key)
+            chosen = self._summed_out(latents, data, Trajectories(reported, *rest)._replace(groups=groups), key)
         return chosen._replace(
             parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()},
             groups={name: path if self.group_varies(name) else path[0] for name, path in (chosen.groups or {}).items()},
