@@ -137,7 +137,7 @@ def shares(model: ForwardModel, mode: Mode) -> np.ndarray:
             ]
             grid = tau * np.exp(np.linspace(*GRID))
             weights = _posterior(grid, path.scale, [(values, pull) for _, values, _, pull in told])
-            low = grid[int(np.searchsorted(np.cumsum(weights), LOW))]
+            low = np.interp(LOW, np.cumsum(weights), grid)
             for mine, values, vectors, _ in told:
                 share[mine] = vectors**2 @ (values * low**2 / (1.0 + values * low**2))
     return np.clip(share, 0.0, 1.0)
