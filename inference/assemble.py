@@ -14,6 +14,7 @@ from jax import Array
 
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.models import Data, ForwardModel, describe
+from bayes_mfg.paths.pooled import SUFFIX
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
@@ -26,6 +27,8 @@ MOST_LOST = 0.01
 """Share of a chain's draws that may fail when they are solved again; more say that something is wrong."""
 
 _START = {"description": "initial share of the population"}
+
+_GROUP = {"description": "path of the typical trajectory, from which the others deviate"}
 
 _BRANCH = {"description": "probability of each equilibrium given the draw; mu and value are those of one of them, drawn by it"}
 
@@ -47,6 +50,7 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
         likelihood = model.likelihood(latents, result.mu, data)
         return {
             **{f"parameter/{name}": path for name, path in result.parameters.items()},
+            **{f"group/{name}": path for name, path in (result.groups or {}).items()},
             **{f"own/{name}": value for name, value in latents["own"].items()},
             **{f"hyper/{name}": value for name, value in hyperparameters(model, latents["raw"]).items()},
             **({"mu0": latents["mu0"][:, index]} if len(index) else {}),
@@ -79,9 +83,9 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
 
 
 def hyperparameters(model: ForwardModel, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Uncertain scales and length scales of the paths, named `<parameter>_<name>`."""
+    """Uncertain scales, length scales and pooling scales of the paths, named `<parameter>_<name>`."""
     return {
-        f"{name}_{inner}": value
+        f"{name}_{inner.removesuffix(SUFFIX)}": value
         for name, own in raw.items()
         for inner, value in own.items()
         if inner in model.bound[name].hyperparameters
@@ -239,13 +243,17 @@ def _dataset(model: ForwardModel, result: Mapping[str, np.ndarray], shape: tuple
     variables: dict[str, Any] = {}
     for name, value in result.items():
         kind, _, bare = name.partition("/")
-        if kind == "parameter":
-            dims = ["trajectory", "time"] if model.varies_by_trajectory(bare) else ["time"]
+        if kind in ("parameter", "group"):
+            several = model.varies_by_trajectory(bare) if kind == "parameter" else model.group_varies(bare)
+            dims = ["trajectory", "time"] if several else ["time"]
             extra = [f"{bare}_dim_{k}" for k in range(value.ndim - 1 - len(dims))]
-            attrs = {"constant": int(model.bound[bare].is_constant), "unit": model.bound[bare].parameter.unit}
-            variables[bare] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
+            attrs: dict[str, Any] = {"constant": int(model.bound[bare].is_constant), "unit": model.bound[bare].parameter.unit}
+            attrs |= {} if kind == "parameter" else {"group_of": bare, **_GROUP}
+            called = bare if kind == "parameter" else f"{bare}_group"
+            variables[called] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
         elif kind in ("own", "hyper"):
-            variables[bare] = (["chain", "draw"], value.reshape(shape))
+            # Separate paths have a scale for every trajectory.
+            variables[bare] = (["chain", "draw", "trajectory"][: value.ndim + 1], value.reshape(*shape, *value.shape[1:]))
         elif kind == "mu0":
             variables[kind] = (["chain", "draw", "trajectory", "initial_state"], value.reshape(*shape, *value.shape[1:]), _START)
         elif kind == "branch":

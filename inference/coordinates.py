@@ -44,6 +44,17 @@ class Coordinates:
     def _priors(self) -> None:
         self.model.latents(numpyro.sample, self.model.data)
 
+    @property
+    def local(self) -> np.ndarray:
+        """Coordinates that belong to one trajectory each, `(k, R)`."""
+        count = self.model.population.n_trajectories
+        places = [
+            self.offsets[name] + np.arange(math.prod(self.shapes[name])).reshape(count, -1)
+            for name in self.model.local_sites
+            if name in self.shapes
+        ]
+        return np.concatenate([p.T for p in places]) if places else np.zeros((0, count), int)
+
     def split(self, flat: Array) -> dict[str, Array]:
         """Unconstrained value of every site."""
         return {

@@ -265,6 +265,7 @@ def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, **options: A
         "mode_evaluations": mode.evaluations,
         "mode_failed_solves": mode.failed_solves,
         "mode_potential": mode.potential,
+        **({"centring": draws.centring} if draws.centring else {}),
     }
     warnings = [*_doubts(mode), *point.flat_directions(mode)]
     if draws.interrupted:

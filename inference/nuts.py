@@ -15,6 +15,7 @@ from numpyro.infer.hmc import hmc
 
 from bayes_mfg.models import ForwardModel
 
+from .centring import centred, centring, shares
 from .checkpoint import Checkpoint, pack, unpack
 from .coordinates import compiled, coordinates, potential
 from .errors import FitError
@@ -39,6 +40,7 @@ class Draws:
     chain_method : how the chains were run, in words.
     warmup_steps : leapfrog steps spent in warm-up, over all chains.
     interrupted : whether an interrupt ended the chains before their time.
+    centring : for every pooled parameter the mean share by which its deviations were centred.
     """
 
     flat: np.ndarray
@@ -46,6 +48,7 @@ class Draws:
     chain_method: str
     warmup_steps: int
     interrupted: bool = False
+    centring: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def layout(num_chains: int) -> tuple[int, int]:
@@ -73,7 +76,8 @@ def sample(
 
     The sampler works on `x` with `latents = mode + factor @ x`, so that the posterior is close to a standard normal where the data speak; step size
     and a diagonal mass matrix are adapted in warm-up. Chains start at Laplace draws around the mode. They are split over threads, one per core,
-    and vectorised inside each.
+    and vectorised inside each. Deviations of pooled paths are centred as far as `bayes_mfg.inference.centring` says, and `x` then stands for the
+    coordinates in which they are.
 
     A point at which an equilibrium is not found has a NaN density: the trajectory ends there, the draw is counted as a failed solve and not as a
     divergence (whether or not its energy was off before). To tell the two apart, transitions that ended at a bad point are run again with a
@@ -93,9 +97,13 @@ def sample(
         f"nuts/{width}/{num_warmup}/{target_accept_prob}/{max_tree_depth}",
         lambda: _Sampler(model, width, num_warmup, target_accept_prob, max_tree_depth),
     )
-    args = (model.data, jnp.asarray(mode.location), jnp.asarray(mode.factor))
+    pooled = centring(model)
+    share = None if pooled is None else shares(model, mode)
+    location, factor = (mode.location, mode.factor) if share is None else centred(model, mode, share)
+    args: tuple = (model.data, jnp.asarray(location), jnp.asarray(factor))
+    args += () if share is None else (jnp.asarray(share),)
     keys = jax.random.split(jax.random.key(seed), num_chains)
-    starts = jnp.stack([_start(model, mode, key) for key in keys])
+    starts = jnp.stack([_start(model, args, key) for key in keys])
     states = [sampler.start(starts[g * width : (g + 1) * width], keys[g * width : (g + 1) * width], args) for g in range(groups)]
     stop = threading.Event()
 
@@ -137,7 +145,11 @@ def sample(
     adapted = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(chains.state.adapt_state for chains in every))
     failed = _failed_solves(model, kept, adapted, args, max_tree_depth)
     x = kept["x"]
-    flat = mode.location + np.einsum("ij,cdj->cdi", mode.factor, x)
+    flat = location + np.einsum("ij,cdj->cdi", factor, x)
+    if pooled is not None:
+        out = jax.jit(jax.vmap(jax.vmap(pooled.out, in_axes=(0, None)), in_axes=(0, None)))
+        flat, volume = (np.asarray(part) for part in out(jnp.asarray(flat), args[3]))
+        kept["lp"] = kept["lp"] - volume  # the density of the model's own coordinates
     stats = {
         "diverging": kept["diverging"] & ~failed,
         "failed_solve": failed,
@@ -145,7 +157,8 @@ def sample(
         **{name: kept[name] for name in ("energy", "n_steps", "acceptance_rate", "lp", "step_size")},
     }
     method = f"{groups} thread{'s' if groups > 1 else ''}, {width} chain{'s' if width > 1 else ''} vectorised in each"
-    return Draws(flat, stats, method, sum(chains.warmup_steps for chains in every), count < num_samples)
+    told = {} if pooled is None or share is None else pooled.told(share)
+    return Draws(flat, stats, method, sum(chains.warmup_steps for chains in every), count < num_samples, told)
 
 
 def _lengths(num_warmup: int, num_samples: int) -> list[int]:
@@ -207,12 +220,7 @@ class _Sampler:
     """NumPyro's NUTS kernel for one model structure and one number of chains side by side."""
 
     def __init__(self, model: ForwardModel, width: int, num_warmup: int, target_accept_prob: float, max_tree_depth: int) -> None:
-        space = coordinates(model)
-
-        def potential(data: Any, location: Array, factor: Array) -> Any:
-            return lambda x: space.potential(location + factor @ x, data)
-
-        self._init, self._kernel = hmc(potential_fn_gen=potential, algo="NUTS")
+        self._init, self._kernel = hmc(potential_fn_gen=_potential(model), algo="NUTS")
         self._settings = {
             "num_warmup": num_warmup,
             "step_size": 0.5,
@@ -256,13 +264,32 @@ class _Sampler:
         return jax.vmap(one)(states)
 
 
-def _start(model: ForwardModel, mode: Mode, key: Array) -> Array:
+def _potential(model: ForwardModel) -> Any:
+    """Function from the sampler's arguments - data, location and factor of its coordinates, how far deviations are centred - to its potential."""
+    space, pooled = coordinates(model), centring(model)
+
+    def potential(data: Any, location: Array, factor: Array, share: Array | None = None) -> Any:
+        def height(x: Array) -> Array:
+            if pooled is None or share is None:
+                return space.potential(location + factor @ x, data)
+            flat, volume = pooled.out(location + factor @ x, share)
+            return space.potential(flat, data) - volume
+
+        return height
+
+    return potential
+
+
+def _start(model: ForwardModel, args: tuple, key: Array) -> Array:
     """A Laplace draw around the mode, pulled towards it until its density is finite."""
-    space = coordinates(model)
-    height = potential(model)
-    x = jax.random.normal(jax.random.fold_in(key, 1), (space.size,))
+    height, pooled = potential(model), centring(model)
+    data, location, factor = (np.asarray(part) if k else part for k, part in enumerate(args[:3]))
+    x = jax.random.normal(jax.random.fold_in(key, 1), location.shape)
     for _ in range(12):
-        if np.isfinite(float(height(jnp.asarray(mode.location + mode.factor @ np.asarray(x)), model.data))):
+        flat = jnp.asarray(location + factor @ np.asarray(x))
+        if pooled is not None:
+            flat, _ = pooled.out(flat, args[3])
+        if np.isfinite(float(height(flat, data))):
             return x
         x = 0.5 * x
     raise FitError(
@@ -282,12 +309,13 @@ def _failed_solves(
     places = np.argwhere(kept["diverging"])
     if not len(places):
         return failed
-    space = coordinates(model)
     seen: list[bool] = []
 
-    def potential(data: Any, location: Array, factor: Array) -> Any:
+    def potential(*args: Any) -> Any:
+        height = _potential(model)(*args)
+
         def recorded(x: Array) -> Array:
-            value = space.potential(location + factor @ x, data)
+            value = height(x)
             io_callback(lambda bad: seen.append(bool(bad)), None, jnp.isnan(lax.stop_gradient(value)), ordered=False)
             return value
 

@@ -11,8 +11,10 @@ import optax
 from jax import Array, lax
 
 from bayes_mfg.equilibrium import Code
+from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel
 from bayes_mfg.models.observations import Record
+from bayes_mfg.paths import PooledPath
 
 from .coordinates import Coordinates, compiled, coordinates
 from .errors import FitError
@@ -115,8 +117,14 @@ def fit_paper(
 
     Raises
     ------
+    InputError : for a model with pooled paths.
     FitError : when no epoch of any seed ends at parameters whose equilibria are all found.
     """
+    for name, path in model.bound.items():
+        if isinstance(path, PooledPath):
+            raise InputError(
+                f'The objective "paper" has no priors, without which the pooled path of {name} means nothing; use "map".'
+            )
     space = coordinates(model)
     record, weights = _shares_of(model)
     train, held = _split(model, np.asarray(weights), held_out)

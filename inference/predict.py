@@ -11,6 +11,7 @@ from jax import Array
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel
+from bayes_mfg.paths import PooledPath
 
 from .assemble import CHUNK
 from .coordinates import compiled, coordinates
@@ -30,7 +31,8 @@ def predict(
     fit : a fit with its model.
     times : `(K,)`, increasing, between the first datum and the model's horizon; by default all grid times. Times after the last datum are
         forecasts; give `Calibration` a `horizon` to make room for them.
-    initial : new initial populations `(R, d)` or `(d,)` to start from instead of the fitted ones.
+    initial : new initial populations `(R, d)` or `(d,)` to start from instead of the fitted ones. Where paths are pooled these are new trajectories:
+        in every draw, their deviations from the typical one are drawn anew with the draw's pooling scale, and separate paths from their prior.
     totals : sizes behind predicted counts, a number or `(R,)`; by default those of the last datum of each trajectory.
     num_draws : posterior draws to use, spread evenly; by default all.
     seed : of the replicates.
@@ -119,7 +121,7 @@ def _one(model: ForwardModel) -> Any:
     def one(x: Array, key: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array) -> tuple:
         latents = space.latents(space.constrain(x), data)
         if start is not None:
-            latents = {**latents, "mu0": start}
+            latents = {**latents, "mu0": start, "raw": _renewed(model, latents["raw"], jax.random.fold_in(key, 2), len(start))}
         result = model.trajectories(latents, data, jax.random.fold_in(key, 1))
         left, weight = where
 
@@ -133,6 +135,13 @@ def _one(model: ForwardModel) -> Any:
         return mu, value, replicate, jnp.all(result.code == Code.CONVERGED)
 
     return one
+
+
+def _renewed(model: ForwardModel, raw: dict[str, Any], key: Array, count: int) -> dict[str, Any]:
+    """Raw parameters with those of pooled paths' trajectories drawn anew, for `count` of them."""
+    keys = dict(zip(raw, jax.random.split(key, max(len(raw), 1)), strict=False))
+    pooled = {name: path for name, path in model.bound.items() if isinstance(path, PooledPath)}
+    return {**raw, **{name: path.renewed(raw[name], keys[name], count) for name, path in pooled.items()}}
 
 
 def _numbers(value: Any, name: str) -> np.ndarray:

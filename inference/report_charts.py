@@ -105,6 +105,8 @@ def parameters(tree: xr.DataTree) -> str:
             styles.add("path")
     spread = any(q.posterior.shape[0] > 1 for q in found)
     entries = [*(_POSTERIOR if spread else [("median", "estimate")])] if "path" in styles else []
+    if any(q.members is not None and not q.constant for q in found):
+        entries += [("member", "medians of the trajectories")]
     entries += [_PRIOR] if "path" in styles and any(q.prior is not None for q in found) else []
     if "density" in styles and spread:
         entries += [("density", "posterior density")]
@@ -127,8 +129,11 @@ def _path(quantity: Quantity, panel: int, until: float | None, axis: str) -> tup
     log = bool(quantity.log and q_positive.size and q_positive.min() > 0 and q_positive.max() > 30 * q_positive.min())
     low, high, cut = view([q], extra, _reach(q, _REACH), log)
     layers: list[Layer] = [Band(x, before[0], before[4], "prior90")] if before is not None else []
+    members = [] if quantity.members is None else list(quantity.members[panel])
+    if members:
+        low, high, cut = view([q, *members], extra, _reach(q, _REACH), log)
     drawing = chart(
-        layers + _bands(x, q),
+        [*layers, *_bands(x, q), *(Line(x, member, "member") for member in members)],
         title=f"{quantity.name} {quantity.panels[panel]} over time",
         description=f"Posterior {_story(x, q)}." + (f" Prior {_story(x, before)}." if before is not None else ""),
         x_label=axis,

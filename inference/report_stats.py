@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import arviz
@@ -120,6 +120,7 @@ class Quantity:
     total : number of components before that cut.
     posterior, prior : draws `(S, P, T)`; the prior is None where it was not saved.
     log : whether spread is judged on the log scale (a positive quantity without an upper bound).
+    members : for the path of a typical trajectory, posterior medians of those of the trajectories `(P, R, T)`.
     """
 
     name: str
@@ -132,6 +133,7 @@ class Quantity:
     posterior: Floats
     prior: Floats | None
     log: bool
+    members: Floats | None = None
 
     @property
     def constant(self) -> bool:
@@ -153,8 +155,24 @@ def quantities(tree: xr.DataTree) -> list[Quantity]:
     game, how = decode(tree.attrs, "game", dict), paths(tree)
     known = {p["name"]: p for p in game.get("parameters") or [] if isinstance(p, dict) and "name" in p}
     shown = [str(n) for n, a in posterior.data_vars.items() if n not in _POPULATION and a.size and a.dtype.kind in "fiub"]
-    names = [n for n in known if n in shown] + [n for n in shown if n not in known]
-    return [_quantity(n, posterior[n], prior.get(n), known.get(n, {}), how.get(n, "")) for n in names]
+    of = {n: str(posterior[n].attrs.get("group_of", n)) for n in shown}
+    names = [n for k in known for n in sorted(shown, key=lambda n: n == k) if of[n] == k]
+    names += [n for n in shown if n not in names]
+    found = []
+    for n in names:
+        about = (
+            known.get(of[n], {}) if of[n] == n else {**known.get(of[n], {}), "description": posterior[n].attrs.get("description")}
+        )
+        quantity = _quantity(n, posterior[n], prior.get(n), about, how.get(of[n], ""))
+        found.append(replace(quantity, members=None if of[n] == n else _members(posterior[n], posterior.get(of[n]))))
+    return found
+
+
+def _members(group: xr.DataArray, own: xr.DataArray | None) -> Floats | None:
+    """Posterior medians of the trajectories' paths `(P, R, T)`; None where the typical one differs between trajectories, too."""
+    if own is None or "trajectory" in group.dims or "trajectory" not in own.dims:
+        return None
+    return quantiles(draws(own, ("trajectory", "time"))[:, :MOST_PANELS], (0.5,))[0]
 
 
 def _quantity(name: str, post: xr.DataArray, prior: xr.DataArray | None, about: Mapping[str, Any], path: str) -> Quantity:

@@ -84,10 +84,13 @@ class Fit:
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
+        # A pooled parameter's typical path stands before those of the trajectories.
+        game = [v for name in self.parameters for v in (f"{name}_group", name) if v == name or "group_of" in _attrs(posterior, v)]
         # Besides the game's parameters: the observation model's own, and scales of paths.
-        own = [v for v in posterior.data_vars if set(posterior[v].dims) == {"chain", "draw"} and v not in self.parameters]
+        numbers = [v for v in posterior.data_vars if set(posterior[v].dims) <= {"chain", "draw", "trajectory"}]
+        own = [v for v in numbers if v not in self.parameters]
         starts = ["mu0"] if "mu0" in posterior and posterior["mu0"][0, 0].size <= SUMMARY_STARTS else []
-        for name in (*self.parameters, *own, *starts):
+        for name in (*game, *own, *starts):
             parts[str(name)] = _thinned(posterior[name])
         parts = {name: part for name, part in parts.items() if _varies(part) or self.method == "point"}
         if self.method == "point":
@@ -206,6 +209,10 @@ def _solves_alike(tree: xr.DataTree, model: ForwardModel) -> bool:
         pairs += [(again[name], kept[name]) for name in ("mu", "value") if name in kept]
     same = SAME if again["mu"].dtype == np.float64 else SAME_IN_SINGLE
     return all(new.size == old.size and np.allclose(np.ravel(new), np.ravel(old), rtol=same, atol=same) for new, old in pairs)
+
+
+def _attrs(posterior: xr.Dataset, name: str) -> dict[str, Any]:
+    return dict(posterior[name].attrs) if name in posterior else {}
 
 
 def _has_cells(variable: xr.Variable) -> bool:

@@ -36,6 +36,7 @@ def scores(
     """Scores of a fit's predictions of a population, the data of the fit or others.
 
     Trajectories that the fit has not seen start where `initial` says, or at their first observation; nothing else of them enters the prediction.
+    Where paths are pooled, their deviations are drawn anew (see `predict`): scores are of the predictive distribution of a new trajectory.
     Noise is the model's own: a replicate of what was observed, sizes and gaps included.
 
     Parameters

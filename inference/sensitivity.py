@@ -4,7 +4,7 @@ The likelihood sees the unknowns through the populations at the observed times a
 with respect to the unconstrained coordinates, by forward mode through the equilibrium, the posterior's curvature is `J' W J + prior`, where `W` is
 the likelihood's own second derivative. What is left out are second derivatives of the equilibrium, of the maps to the unknowns' supports, and of the
 sum over several equilibria, times the misfit. All columns of `J` share one linearisation of every equilibrium. Coordinates of initial populations
-belong to one trajectory each: one pass serves all trajectories at once.
+and of pooled paths' deviations belong to one trajectory each, as the model declares: one pass serves all trajectories at once.
 """
 
 import math
@@ -54,20 +54,9 @@ class _Expansion:
     def __init__(self, model: ForwardModel) -> None:
         self.model = model
         self.space: Coordinates = coordinates(model)
-        local = [name for name in self.space.shapes if self._is_local(name)]
-        count = model.population.n_trajectories
-        places = {
-            name: self.space.offsets[name] + np.arange(math.prod(self.space.shapes[name])).reshape(count, -1) for name in local
-        }
         # (k, R): coordinate of every local direction in every trajectory.
-        self.local = np.concatenate([p.T for p in places.values()]) if local else np.zeros((0, count), int)
+        self.local = self.space.local
         self.shared = np.setdiff1d(np.arange(self.space.size), self.local)
-
-    def _is_local(self, name: str) -> bool:
-        """Whether a site holds one unknown per trajectory that no other trajectory sees."""
-        own = name not in self.model.observation.priors and name.split("/")[0] not in self.model.bound
-        shape = self.space.shapes[name]
-        return own and len(shape) > 0 and shape[0] == self.model.population.n_trajectories
 
     def __call__(self, flat: Array, data: Data) -> Quadratic:
         model, space = self.model, self.space

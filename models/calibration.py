@@ -23,11 +23,12 @@ from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import Game, Parameter
-from bayes_mfg.paths import BoundPath, Constant, Context, Path
+from bayes_mfg.paths import BoundPath, Context, Path, PooledPath
 from bayes_mfg.paths.priors import check_count
 
 from .initial import Draw, FirstObserved, Initial, Known, resolve_initial
 from .observations import Observation, Record
+from .pieces import as_path, check_pieces, in_order_of_game
 from .rebuilt import Rebuilt
 
 INTERVALS = 100
@@ -60,6 +61,8 @@ class Trajectories(NamedTuple):
     branch : posterior probability of every branch given this draw, `(R, K)`; None where there is one only. `mu` and `value` are those of one
         branch.
     correction : what the sum over branches adds to the log likelihood at `mu`, `(R,)`; None where there is one branch only.
+    groups : name -> path of the typical trajectory, `(T, ...)` or, where it depends on a population, along that of each `(R, T, ...)`; of partially
+        pooled paths.
     """
 
     parameters: dict[str, Array]
@@ -70,6 +73,7 @@ class Trajectories(NamedTuple):
     iterations: Array
     branch: Array | None = None
     correction: Array | None = None
+    groups: dict[str, Array] | None = None
 
 
 class ForwardModel(Rebuilt, abc.ABC):
@@ -111,7 +115,7 @@ class ForwardModel(Rebuilt, abc.ABC):
         self.initial: Initial = resolve_initial(initial, population)
         self.grid = _grid(population.times, horizon, substeps, type(self).__name__)
         self.data_index = np.arange(population.n_times)
-        self.context = Context(self.grid.times, population.times, population.states)
+        self.context = Context(self.grid.times, population.times, population.states, population.n_trajectories)
         self.paths: dict[str, Path] = dict(paths)
         self.bound: dict[str, BoundPath] = {name: path.bind(parameters[name], self.context) for name, path in self.paths.items()}
         self.labels: dict[str, tuple[str, ...]] = {}
@@ -200,8 +204,18 @@ class ForwardModel(Rebuilt, abc.ABC):
         own = {name: draw(name, prior) for name, prior in self.observation.priors.items()}
         return {"raw": raw, "own": own, "mu0": self.initial.sample(draw, data.initial)}
 
+    @property
+    def local_sites(self) -> tuple[str, ...]:
+        """Sites whose first axis are the trajectories, each row of which enters its own trajectory's likelihood alone."""
+        of_paths = (f"{name}/{raw_name}" for name, path in self.bound.items() for raw_name in path.local)
+        return (*of_paths, *self.initial.local_sites)
+
     def varies_by_trajectory(self, name: str) -> bool:
-        """Whether a parameter's path differs between trajectories (it does where it depends on a population)."""
+        """Whether a parameter's path differs between trajectories (it does where it is pooled or depends on a population)."""
+        return isinstance(self.bound[name], PooledPath) or self.group_varies(name)
+
+    def group_varies(self, name: str) -> bool:
+        """Whether the typical trajectory's path depends on a population, so that it is told along that of every trajectory."""
         return self.bound[name].depends_on_population or self.bound[name].needs_observed
 
     def likelihood(self, latents: Mapping[str, Any], mu: Array, data: Data) -> dist.Distribution:
@@ -286,8 +300,8 @@ class Calibration(ForwardModel):
             raise InputError(f"Calibration: control is {control!r}; True or False is needed.")
         self.control = control
         super().__init__(
-            _in_order_of_game(population, game),
-            {name: _as_path(path, name) for name, path in paths.items()},
+            in_order_of_game(population, game),
+            {name: as_path(path, name) for name, path in paths.items()},
             game.parameters,
             observation,
             initial=initial,
@@ -297,7 +311,7 @@ class Calibration(ForwardModel):
         self.branches = _beliefs(branches, (self.grid.points, game.n_states))
 
     def arranged(self, population: Population) -> Population:
-        return _in_order_of_game(population, self.game)
+        return in_order_of_game(population, self.game)
 
     def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
         """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
@@ -312,11 +326,22 @@ class Calibration(ForwardModel):
             at = jax.vmap(lambda t: function(t, nobody))
             return Sampled(at(nodes), at(middles))
 
-        def one(mu0: Array, observed: Array, guess: tuple[Array, Array] | None) -> tuple[dict[str, Array], Any]:
-            functions = {}
+        own = {
+            name: path.by_trajectory(latents["raw"][name]) for name, path in self.bound.items() if isinstance(path, PooledPath)
+        }
+
+        def one(
+            mu0: Array, observed: Array, own: dict[str, Any], guess: tuple[Array, Array] | None
+        ) -> tuple[dict[str, Array], dict[str, Array], Any]:
+            functions, typical = {}, {}
             for name, path in self.bound.items():
                 seen = (jnp.asarray(self.population.times, nodes.dtype), observed) if path.needs_observed else None
-                functions[name] = path.function(latents["raw"][name], seen)
+                raw = latents["raw"][name]
+                functions[name] = (
+                    path.inner.function(own[name], seen) if isinstance(path, PooledPath) else path.function(raw, seen)
+                )
+                if path.has_group:
+                    typical[name] = path.function(raw, seen)
             params = {
                 name: function if self.bound[name].depends_on_population else sampled(function)
                 for name, function in functions.items()
@@ -324,19 +349,22 @@ class Calibration(ForwardModel):
             eq = solve(
                 self.game, params, mu0, self.grid, scheme=self.scheme, method=self.method, control=self.control, guess=guess
             )
-            reported = {name: jax.vmap(function)(points, eq.mu) for name, function in functions.items()}
-            return reported, (eq.mu, eq.value, eq.status.code, eq.residual, eq.iterations)
+            reported, groups = (
+                {name: jax.vmap(function)(points, eq.mu) for name, function in some.items()} for some in (functions, typical)
+            )
+            return reported, groups, (eq.mu, eq.value, eq.status.code, eq.residual, eq.iterations)
 
-        each = jax.vmap(one, in_axes=(0, 0, None))
+        each = jax.vmap(one, in_axes=(0, 0, 0, None))
         if self.branches is None:
-            reported, rest = each(latents["mu0"], data.observed, None)
-            chosen = Trajectories(reported, *rest)
+            reported, groups, rest = each(latents["mu0"], data.observed, own, None)
+            chosen = Trajectories(reported, *rest)._replace(groups=groups)
         else:
             beliefs = tuple(jnp.asarray(part, nodes.dtype) for part in self.branches)
-            reported, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, guess))(beliefs)
-            chosen = self._summed_out(latents, data, Trajectories(reported, *rest), key)
+            reported, groups, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, own, guess))(beliefs)
+            chosen = self._summed_out(latents, data, Trajectories(reported, *rest)._replace(groups=groups), key)
         return chosen._replace(
-            parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()}
+            parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()},
+            groups={name: path if self.group_varies(name) else path[0] for name, path in (chosen.groups or {}).items()},
         )
 
     def _summed_out(self, latents: Mapping[str, Any], data: Data, several: Trajectories, key: Array | None) -> Trajectories:
@@ -414,48 +442,6 @@ def _beliefs(branches: Sequence[Any] | None, shape: tuple[int, int]) -> tuple[np
                 f"Calibration: branch {k} must be an equilibrium on the model's grid, or two finite arrays of shape {shape}."
             )
     return np.stack([np.asarray(mu) for mu, _ in pairs]), np.stack([np.asarray(value) for _, value in pairs])
-
-
-def check_pieces(population: Any, observation: Any) -> None:
-    """Refuse what is no population and what is no observation model.
-
-    Raises
-    ------
-    InputError : naming what was given.
-    """
-    if not isinstance(observation, Observation):
-        raise InputError(f"observation is {observation!r}; an observation model such as bayes_mfg.models.Gaussian() is needed.")
-    if not isinstance(population, Population):
-        raise InputError(f"population is {population!r}; a bayes_mfg.data.Population is needed.")
-
-
-def _in_order_of_game(population: Population, game: Game) -> Population:
-    """The population with its states in the order of the game's.
-
-    The same names in another order are put into the game's. Numbers are names that nobody gave: data without names, and data with names for a game
-    without, are matched by place.
-
-    Raises
-    ------
-    InputError : when both have names and these differ.
-    """
-    numbers = tuple(str(x) for x in range(game.n_states))
-    if sorted(population.states) == sorted(game.state_names):
-        return population if population.states == game.state_names else population.in_order_of(game.state_names)
-    if numbers not in (population.states, game.state_names):
-        raise InputError(
-            f"{type(game).__name__} has the states {', '.join(game.state_names)}; the data have {', '.join(population.states)}: "
-            "give them the game's names."
-        )
-    return population
-
-
-def _as_path(path: Any, name: str) -> Path:
-    if isinstance(path, Path):
-        return path
-    if isinstance(path, dist.Distribution | int | float | np.ndarray) and not isinstance(path, bool):
-        return Constant(prior=path)
-    raise InputError(f"paths[{name!r}] is {path!r}; a bayes_mfg.paths path, a NumPyro distribution or a number is needed.")
 
 
 def _grid(times: np.ndarray, horizon: float | None, substeps: int | None, where: str) -> TimeGrid:

@@ -41,6 +41,11 @@ class Initial(eqx.Module):
         return ()
 
     @property
+    def local_sites(self) -> tuple[str, ...]:
+        """Names of the unknowns whose first axis are the trajectories, each row of which its own trajectory alone sees."""
+        return ()
+
+    @property
     def words(self) -> str:
         """One line for reports."""
         return in_words(self)
@@ -109,6 +114,10 @@ class UnknownShares(Initial):
     def unknown_states(self, population: Population) -> tuple[str, ...]:
         return population.states
 
+    @property
+    def local_sites(self) -> tuple[str, ...]:
+        return ("mu0",)
+
     def sample(self, draw: Draw, fixed: Array) -> Array:
         alpha = jnp.full(fixed.shape, self.concentration, fixed.dtype)
         return draw("mu0", dist.Dirichlet(alpha).to_event(1))
@@ -148,6 +157,10 @@ class Seeded(Initial):
 
     def unknown_states(self, population: Population) -> tuple[str, ...]:
         return (self.seed,)
+
+    @property
+    def local_sites(self) -> tuple[str, ...]:
+        return ("seed",)
 
     @property
     def words(self) -> str:

@@ -18,8 +18,9 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
 from bayes_mfg.paths import Link, Neural, Softplus
 
-from .calibration import Data, ForwardModel, Trajectories, check_pieces, parameters_in_words
+from .calibration import Data, ForwardModel, Trajectories, parameters_in_words
 from .observations import Observation
+from .pieces import check_pieces
 
 PARAMETER = "rates"
 

@@ -187,8 +187,8 @@ def build_model(config: Config) -> Calibration:
     if horizon is not None and horizon < end:
         raise ConfigError(f"{top.inside('grid').at('horizon')} = {shown(horizon)}; the data go on until {end:g}.")
     times = population.times if horizon is None or horizon == end else np.append(population.times, horizon)
-    _with_place(top.inside("data"), lambda: paths.Context(times, population.times, population.states))
-    context = paths.Context(times, population.times, population.states)
+    _with_place(top.inside("data"), lambda: paths.Context(times, population.times, population.states, population.n_trajectories))
+    context = paths.Context(times, population.times, population.states, population.n_trajectories)
     for name, path in config.paths.items():
         parameter = config.game.parameters[name]
         _with_place(top.inside(f"paths.{name}"), partial(path.bind, parameter, context))
@@ -226,6 +226,10 @@ def _kind(table: Mapping[str, Any], registry: Mapping[str, Any], place: Place, k
     return construct(registry[name], table, place, also=[key])
 
 
+_FAMILIES = {**paths.FAMILIES, paths.Pooled.__name__: paths.Pooled}
+"""What [paths.NAME] family may be: the families, and any of them pooled."""
+
+
 def _paths(table: Mapping[str, Any], constants: Mapping[str, Any], game: Game, place: Place) -> dict[str, Any]:
     check_keys(table, game.parameters, place)
     found: dict[str, Any] = {}
@@ -241,11 +245,9 @@ def _paths(table: Mapping[str, Any], constants: Mapping[str, Any], game: Game, p
             check_keys(fields, ["value"], where)
             found[name] = paths.Constant(prior=convert(fields["value"], np.ndarray | float | complex, where, "value"))
         elif "family" in fields:
-            found[name] = _kind(fields, paths.FAMILIES, where, key="family")
+            found[name] = _kind(fields, _FAMILIES, where, key="family")
         else:
-            raise ConfigError(
-                f"{where} needs the key 'family' (one of {', '.join(paths.FAMILIES)}), or 'value' for a known number."
-            )
+            raise ConfigError(f"{where} needs the key 'family' (one of {', '.join(_FAMILIES)}), or 'value' for a known number.")
     try:
         game.check_parameters(found)
     except InputError as error:

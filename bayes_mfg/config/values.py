@@ -163,6 +163,7 @@ _WORDS = {
     "array": "a list of numbers",
     "prior": 'a prior such as {distribution = "LogNormal", loc = 0.0, scale = 0.5}',
     "link": 'a link such as {kind = "Softplus", floor = 0.1}',
+    "path": 'a table with a family such as {family = "GaussianProcess", scale = 0.5}',
     "table": "a table",
 }
 
@@ -205,6 +206,8 @@ def convert(value: Any, annotation: Any, place: Place, key: str) -> Any:
             return distribution(value, place.inside(key))
         if "link" in accepted:
             return _link(value, place.inside(key))
+        if "path" in accepted:
+            return _path(value, place.inside(key))
         if "table" in accepted:
             kind = accepted["table"]
             return value if kind is dict else construct(kind, value, place.inside(key))
@@ -238,12 +241,14 @@ def _accepted(annotation: Any) -> dict[str, Any]:
         elif isinstance(member, type):
             from numpyro.distributions import Distribution
 
-            from bayes_mfg.paths import Link
+            from bayes_mfg.paths import Link, Path
 
             if issubclass(member, Distribution):
                 found["prior"] = None
             elif issubclass(member, Link):
                 found["link"] = None
+            elif issubclass(member, Path):
+                found["path"] = None
             elif dataclasses.is_dataclass(member):
                 found["table"] = member
     return {name: found[name] for name in _WORDS if name in found}
@@ -287,6 +292,15 @@ def _link(value: dict[str, Any], place: Place) -> Any:
         raise ConfigError(f"{place} needs the key 'kind'; it is one of {', '.join(links)}.")
     name = choose(value["kind"], links, place.at("kind"))
     return construct(links[name], value, place, also=["kind"])
+
+
+def _path(value: dict[str, Any], place: Place) -> Any:
+    from bayes_mfg.paths import FAMILIES
+
+    if "family" not in value:
+        raise ConfigError(f"{place} needs the key 'family'; it is one of {', '.join(FAMILIES)}.")
+    name = choose(value["family"], FAMILIES, place.at("family"))
+    return construct(FAMILIES[name], value, place, also=["family"])
 
 
 def distribution(table: Mapping[str, Any], place: Place) -> Any:

@@ -6,6 +6,7 @@ from .constant import Constant
 from .gaussian_process import GaussianProcess
 from .links import Below, Bounded, Identity, Link, Positive, Softplus
 from .neural import Neural
+from .pooled import Pooled, PooledPath
 from .splines import PiecewiseConstant, RandomWalk, Spline
 
 FAMILIES: dict[str, type[Path]] = {
@@ -29,6 +30,8 @@ __all__ = [
     "Path",
     "PathFunction",
     "PiecewiseConstant",
+    "Pooled",
+    "PooledPath",
     "Positive",
     "RandomWalk",
     "Softplus",

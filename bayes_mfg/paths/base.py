@@ -28,6 +28,7 @@ class Context:
     times : `(T,)`, increasing; the grid with any forecast horizon.
     data_times : `(T_obs,)`, increasing; the times of the data.
     states : names of the `d` states, in the order of the population.
+    trajectories : number of trajectories.
 
     Raises
     ------
@@ -37,6 +38,7 @@ class Context:
     times: np.ndarray
     data_times: np.ndarray
     states: tuple[str, ...]
+    trajectories: int = 1
 
     def __post_init__(self) -> None:
         for name, least in (("times", 2), ("data_times", 1)):
@@ -122,6 +124,16 @@ class BoundPath:
     def needs_observed(self) -> bool:
         """True when `function` must be given the observed population."""
         return "observed" in self.plan.kinds
+
+    @property
+    def has_group(self) -> bool:
+        """True when trajectories deviate from a shared path, which is what `function` gives."""
+        return False
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """Raw names whose first axis are the trajectories, each seen by its own trajectory alone."""
+        return ()
 
     @property
     def hyperparameters(self) -> tuple[str, ...]:
