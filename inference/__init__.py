@@ -1,11 +1,33 @@
 """Inference: point estimates, variational inference and NUTS on calibration models, and what is made of them."""
 
+from .compare import compare
 from .errors import FitError
 from .fit import fit
+from .forecast import energy_of_draws, forecast_scores, wis_of_draws
+from .leave_out import leave_future_out, loo
 from .point import Mode, find_mode
+from .pointwise import log_likelihood
 from .predict import predict
 from .report import write_report
 from .result import Fit, load
 from .scores import crps_of_draws, scores
 
-__all__ = ["Fit", "FitError", "Mode", "crps_of_draws", "find_mode", "fit", "load", "predict", "scores", "write_report"]
+__all__ = [
+    "Fit",
+    "FitError",
+    "Mode",
+    "compare",
+    "crps_of_draws",
+    "energy_of_draws",
+    "find_mode",
+    "fit",
+    "forecast_scores",
+    "leave_future_out",
+    "load",
+    "log_likelihood",
+    "loo",
+    "predict",
+    "scores",
+    "wis_of_draws",
+    "write_report",
+]
