@@ -113,7 +113,7 @@ def leave_out(
         for unit in np.flatnonzero(k > good_k):
             name = _name(units, unit)
             log.info("refit without %s", name)
-            values[unit], k[unit] = _without(fit, units, members, int(unit), seed + int(unit), options)
+            values[unit], k[unit] = _without(fit, units, members, int(unit), seed + int(unit), options, constants)
             refitted.append(name)
     bad = [_name(units, unit) for unit in np.flatnonzero(k > good_k)]
     if bad:
@@ -132,7 +132,7 @@ def leave_out(
     full = logsumexp(units.to_numpy(), axis=(0, 1)) - np.log(units.shape[0] * units.shape[1])
     return ELPDDataLOO(
         elpd=float(values.sum()),
-        se=float(np.sqrt(len(values) * values.var())),
+        se=float(np.sqrt(len(values) * values.var(ddof=1))),
         p=float((full - values).sum()),
         n_samples=units.shape[0] * units.shape[1],
         n_data_points=len(values),
@@ -174,12 +174,13 @@ def leave_future_out(
     if not (whole(least) and 1 <= least < blocks):
         raise InputError(f"leave_future_out: least is {least!r}; a whole number from 1 to {blocks - 1} is needed.")
     units, members = in_units(fit, "time", blocks)
+    counted = _cells(model, observations(fit))
     asked = np.arange(least, units.sizes["block"])
     values, k = np.empty(len(asked)), np.empty(len(asked))
     for place, unit in enumerate(asked):
         later = np.logical_or.reduce(members[unit:])
-        flat = _refitted(fit, model, later, seed + int(unit), options)
-        values[place], k[place] = _averaged(evaluated(model, flat, seed, _sum_over(members[unit])))
+        flat = _refitted(fit, model, _like(later, counted), seed + int(unit), options)
+        values[place], k[place] = _averaged(evaluated(model, flat, seed, _sum_over(counted & _like(members[unit], counted))))
     told = []
     good_k = _good(units.shape[0] * units.shape[1])
     bad = [_name(units, unit) for unit in asked[k > good_k]]
@@ -191,7 +192,7 @@ def leave_future_out(
     full = logsumexp(units.to_numpy()[..., asked], axis=(0, 1)) - np.log(units.shape[0] * units.shape[1])
     return ELPDDataLFO(
         elpd=float(values.sum()),
-        se=float(np.sqrt(len(values) * values.var())),
+        se=float(np.sqrt(len(values) * values.var(ddof=1))),
         p=float((full - values).sum()),
         n_samples=units.shape[0] * units.shape[1],
         n_data_points=len(values),
@@ -253,7 +254,7 @@ def in_units(fit: "Fit", by: str, blocks: int, constants: bool = False) -> tuple
     values = single.to_numpy()
     summed = np.stack([values[..., own].sum(axis=-1) for own in belongs], axis=-1)
     if by == "trajectory":
-        summed = summed + _integrated(fit, [int(np.flatnonzero(everyone == name)[0]) for name in labels])
+        summed = summed + _integrated(fit, single, summed, [int(np.flatnonzero(everyone == name)[0]) for name in labels])
     dims = ("chain", "draw", "trajectory" if by == "trajectory" else "block")
     chains = {"chain": single["chain"], "draw": single["draw"]}
     return xr.DataArray(summed, {**chains, **coords}, dims, name=single.name), members
@@ -269,8 +270,8 @@ def observations(fit: "Fit", constants: bool = False) -> xr.DataArray:
     return every if constants else every.isel(observation=varying(every.to_numpy().reshape(-1, every.shape[-1])))
 
 
-def _integrated(fit: "Fit", rows: list[int]) -> np.ndarray:
-    """What summing over branches and integrating a trajectory's own unknowns add to its log likelihood, `(chain, draw, len(rows))`, or zero.
+def _integrated(fit: "Fit", single: xr.DataArray, summed: np.ndarray, rows: list[int]) -> np.ndarray:
+    """What summing over branches and integrating a trajectory's own unknowns add to its log likelihood `summed (chain, draw, k)`, or zero.
 
     Raises
     ------
@@ -286,30 +287,40 @@ def _integrated(fit: "Fit", rows: list[int]) -> np.ndarray:
     if local.size:
         added = added + local.weights(latent)[..., rows]
     if getattr(fit.model, "branches", None) is not None:
-        flat = latent.reshape(-1, latent.shape[-1])
-        values = evaluated(fit.model, flat, int(fit.tree.attrs["seed"]), _trajectories)
+        # What was kept is the log likelihood at one branch, drawn by its probability: the sum over branches takes its place.
+        counted = _cells(fit.model, single)
+
+        def both(values: np.ndarray, correction: np.ndarray) -> np.ndarray:
+            one = np.where(counted, values, 0.0).reshape(*values.shape[:2], -1).sum(axis=-1)
+            return (one + correction)[:, rows]
+
+        values = evaluated(fit.model, latent.reshape(-1, latent.shape[-1]), int(fit.tree.attrs["seed"]), both)
         source = mended(np.isnan(values).any(axis=-1).reshape(latent.shape[:2]))
-        whole_one = values[source.reshape(-1)].reshape(*latent.shape[:2], -1)[..., rows]
-        # The kept log likelihood is that of one branch; the sum over branches takes its place.
-        names = [fit.model.population.trajectories[row] for row in rows]
-        single = observations(fit)
-        own = [single.to_numpy()[..., single["trajectory"].to_numpy() == name].sum(axis=-1) for name in names]
-        added = added + whole_one - np.stack(own, axis=-1)
+        added = added + values[source.reshape(-1)].reshape(*latent.shape[:2], -1) - summed
     return np.asarray(added)
 
 
-def _trajectories(values: np.ndarray, added: np.ndarray) -> np.ndarray:
-    """Log likelihoods of whole trajectories `(n, R)`, several branches summed out."""
-    return values.reshape(*values.shape[:2], -1).sum(axis=-1) + added
+def _cells(model: ForwardModel, single: xr.DataArray) -> np.ndarray:
+    """Where the observations stand in the record, of its mask's shape."""
+    names = [model.population.trajectories, model.population.times.tolist(), model.columns]
+    places = [
+        [{label: k for k, label in enumerate(labels)}[label] for label in single[name].to_numpy().tolist()]
+        for name, labels in zip(("trajectory", "time", "state"), names, strict=True)
+        if name in single.coords
+    ]
+    counted = np.zeros(np.shape(model.data.record.mask), bool)
+    counted[tuple(places)] = True
+    return counted
 
 
-def _sum_over(member: np.ndarray) -> Any:
-    """Log likelihood of a unit `(n,)`."""
+def _like(member: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`(R, T)` in the mask's shape."""
+    return np.broadcast_to(member if mask.ndim == 2 else member[..., None], mask.shape)
 
-    def summed(values: np.ndarray, added: np.ndarray) -> np.ndarray:
-        return values.reshape(*values.shape[:3], -1).sum(axis=-1)[:, member].sum(axis=-1)
 
-    return summed
+def _sum_over(cells: np.ndarray, row: int | None = None) -> Any:
+    """Log likelihood of some observations `(n,)`; of those of one trajectory, with several branches summed out."""
+    return lambda values, added: values[:, cells].sum(axis=-1) + (0.0 if row is None else added[:, row])
 
 
 def _psis(fit: "Fit", units: xr.DataArray) -> ELPDDataLOO:
@@ -326,30 +337,28 @@ def _psis(fit: "Fit", units: xr.DataArray) -> ELPDDataLOO:
 
 
 def _without(
-    fit: "Fit", units: xr.DataArray, members: list[np.ndarray], unit: int, seed: int, options: dict[str, Any]
+    fit: "Fit", units: xr.DataArray, members: list[np.ndarray], unit: int, seed: int, options: dict[str, Any], constants: bool
 ) -> tuple[float, float]:
     """Exact log predictive density of a unit by a refit without it, and the Pareto k of the average over draws."""
     model, by = needed(fit, "refits"), units.dims[-1]
+    counted = _cells(model, observations(fit, constants))
     if by == "observation":
-        mask, at = np.asarray(model.data.record.mask), units.isel(observation=unit)
-        gone = np.zeros(mask.shape, bool)
-        here = [model.population.trajectories.index(str(at["trajectory"].item())), model.population.times == at["time"].item()]
-        gone[tuple([*here, *([model.columns.index(str(at["state"].item()))] if mask.ndim == 3 else [])])] = True
-        flat = _refitted(fit, model, gone, seed, options)
-        return _averaged(evaluated(model, flat, seed, lambda values, _: values[:, gone].sum(axis=-1)))
-    flat = _refitted(fit, model, members[unit], seed, options)
-    if by == "block":
-        return _averaged(evaluated(model, flat, seed, _sum_over(members[unit])))
+        gone = _cells(model, units.isel(observation=[unit]))
+    else:
+        gone = _like(members[unit], counted)
+    flat = _refitted(fit, model, gone, seed, options)
+    if by != "trajectory":
+        return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone)))
     row = int(np.flatnonzero(members[unit].any(axis=1))[0])
     local = Local(model)
     latent = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
     # The refit knows the trajectory's own unknowns from their prior alone: they are drawn near where its data put them, and weighted.
     flat, ratio = local.proposed(latent, flat, row, seed) if local.size else (flat, 0.0)
-    return _averaged(evaluated(model, flat, seed, lambda *both: _trajectories(*both)[:, row]) + ratio)
+    return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone, row)) + ratio)
 
 
 def _refitted(fit: "Fit", model: ForwardModel, gone: np.ndarray, seed: int, options: dict[str, Any]) -> np.ndarray:
-    """Draws `(n, size)` of the posterior without the part `gone` of the record, `(R, T)` or of the mask's shape."""
+    """Draws `(n, size)` of the posterior without the part `gone` of the record, of the mask's shape."""
     settings = json.loads(fit.tree.attrs["inference"])
     known = {name: settings[name] for name in KEPT if name in settings}
     again = refit_model(masked(model, gone), fit.method, seed=seed, start=fit, prior_samples=0, **{**known, **options})
@@ -358,14 +367,18 @@ def _refitted(fit: "Fit", model: ForwardModel, gone: np.ndarray, seed: int, opti
 
 
 def masked(model: ForwardModel, gone: np.ndarray) -> ForwardModel:
-    """The model of the data without a part of them; what else it conditions on (first observations that are starts, inputs of paths) stays."""
+    """The model of the data without a part of them; what else it conditions on (first observations that are starts, inputs of paths) stays.
+
+    Raises
+    ------
+    InputError : when nothing is left.
+    """
     record = model.data.record
-    mask = np.asarray(record.mask)
-    left = mask & ~(gone if gone.ndim == mask.ndim else gone[..., None])
+    left = np.asarray(record.mask) & ~gone
     if not left.any():
         raise InputError("loo: nothing would be left to fit.")
     other = model.with_population(model.population)
-    other.data = model.data._replace(record=record._replace(mask=np.asarray(left)))
+    other.data = model.data._replace(record=record._replace(mask=left))
     return other
 
 

@@ -56,7 +56,7 @@ class Local:
                 total = total + prior.log_prob(value) + transform.log_abs_det_jacobian(z, value)
             return total
 
-        return np.asarray(jax.vmap(one)(jnp.asarray(flat)))
+        return np.array(jax.vmap(one)(jnp.asarray(flat)))
 
     def weights(self, latent: np.ndarray) -> np.ndarray:
         """`log p(z_r) - log q(z_r | others)` of draws `(chain, draw, size)`: `(chain, draw, R)`.

@@ -14,7 +14,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.inference import Fit, fit, leave_future_out, log_likelihood, loo
 from bayes_mfg.models import Dirichlet, Gaussian, Multinomial
 
-STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.25, 0.15], [0.2, 0.6, 0.2], [0.15, 0.25, 0.6]])
+STARTS = np.array([[0.2, 0.35, 0.45], [0.6, 0.25, 0.15], [0.25, 0.6, 0.15], [0.15, 0.25, 0.6]])
 SCALE, DRAWS = 0.04, 4000
 U = np.linspace(-5.0, 4.0, 9001)  # log(gamma)
 
@@ -125,7 +125,7 @@ def test_by_trajectory_it_is_the_integral_over_the_posterior_of_the_others(fitte
     """Four checks at five standard errors of the harmonic mean, which the smoothed one does not exceed by much."""
     result = loo(fitted, "trajectory")
     assert list(result.elpd_i["trajectory"].to_numpy()) == list(data.trajectories)
-    assert not result.warning and result.n_data_points == 4
+    assert float(result.pareto_k.max()) < 0.9 and result.n_data_points == 4
     units = density[:, :, 1:].sum(axis=(2, 3))  # first observations are constants
     drawn = exact_draws(density.sum(axis=(1, 2, 3)))
     for r in range(4):
@@ -133,7 +133,7 @@ def test_by_trajectory_it_is_the_integral_over_the_posterior_of_the_others(fitte
         assert abs(float(result.elpd_i[r]) - exact) < tolerance(np.interp(drawn, U, units[:, r]))
     in_sample = logsumexp([np.interp(drawn, U, units[:, r]) for r in range(4)], axis=1) - np.log(DRAWS)
     assert result.p == pytest.approx(in_sample.sum() - result.elpd, abs=1e-3)
-    assert result.se == pytest.approx(2 * np.std(result.elpd_i.to_numpy()), rel=1e-9)
+    assert result.se == pytest.approx(2 * np.std(result.elpd_i.to_numpy(), ddof=1), rel=1e-9)
 
 
 def test_by_block_of_times_it_is_the_integral_over_the_posterior_of_the_other_times(fitted, density):
