@@ -144,9 +144,7 @@ def leave_out(
     )
 
 
-def leave_future_out(
-    fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int = 0, **options: Any
-) -> ELPDDataLFO:
+def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int = 0, **options: Any) -> ELPDDataLFO:
     """Expected log predictive density of blocks of times given what came before them only, by exact refits.
 
     The observed times fall into blocks of about equally many; each but the first few is forecast by a fit to all that came before it. The agents of
@@ -185,7 +183,9 @@ def leave_future_out(
     good_k = _good(units.shape[0] * units.shape[1])
     bad = [_name(units, unit) for unit in asked[k > good_k]]
     if bad:
-        told.append(f"A few draws decide the density of the blocks {_listed(bad)} (Pareto k above {good_k:.2f}); more draws are needed.")
+        told.append(
+            f"A few draws decide the density of the blocks {_listed(bad)} (Pareto k above {good_k:.2f}); more draws are needed."
+        )
     for sentence in told:
         log.warning("%s", sentence)
     coords = {name: c[asked] for name, c in units.coords.items() if c.dims == ("block",)}
@@ -407,4 +407,3 @@ def _name(units: xr.DataArray, unit: int) -> str:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-

@@ -63,5 +63,3 @@ def given(model, draws):
     """A fit whose draws of the unknowns are given, `(n, size)`."""
     flat = np.atleast_2d(np.asarray(draws, float))[None]
     return Fit(assemble(model, flat, method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0), model)
-
-

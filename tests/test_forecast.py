@@ -186,7 +186,9 @@ def test_forecasts_of_what_the_draws_themselves_do_are_covered_as_they_say(fitte
 
 
 @pytest.mark.parametrize(
-    "observation", [Multinomial(), Binomial(), pytest.param(Dirichlet(noise=1e-2), marks=pytest.mark.slow)], ids=["multinomial", "binomial", "dirichlet"]
+    "observation",
+    [Multinomial(), Binomial(), pytest.param(Dirichlet(noise=1e-2), marks=pytest.mark.slow)],
+    ids=["multinomial", "binomial", "dirichlet"],
 )
 def test_rows_and_counts_have_scores_of_shares(observation):
     rng = np.random.default_rng(4)
@@ -210,7 +212,11 @@ def test_rows_and_counts_have_scores_of_shares(observation):
         (lambda p: p, {}, "is no forecast"),
         (lambda p: "data", {}, "Population"),
         (lambda p: Population(p.times + 5.0, proportions=np.nan_to_num(p.shares), mask=p.mask, trajectories=NAMES), {}, "covers"),
-        (lambda p: Population(p.times, proportions=np.nan_to_num(p.shares), mask=p.mask, trajectories=["east", "south"]), {}, "'east'"),
+        (
+            lambda p: Population(p.times, proportions=np.nan_to_num(p.shares), mask=p.mask, trajectories=["east", "south"]),
+            {},
+            "'east'",
+        ),
         (lambda p: p.after(1.0), {"horizons": [0.5, 0.2]}, "increasing"),
         (lambda p: p.after(1.0), {"horizons": [0.0, 0.2]}, "above 0"),
         (lambda p: p.after(1.0), {"horizons": "soon"}, "numbers"),
