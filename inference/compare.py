@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import arviz as az
 import numpy as np
@@ -35,8 +35,8 @@ def compare(
 ) -> pd.DataFrame:
     """Table of `arviz.compare` for fits of the same data, best first: a game against its comparators.
 
-    The units that are left out are those of `loo`: by default whole trajectories, which differ in what is being compared - how a population moves from
-    where it starts - and are independent where observations of one trajectory are not. The standard error of a difference is over the units.
+    The units that are left out are those of `loo`: by default whole trajectories, which differ in what is being compared - how a population moves
+    from where it starts - and are independent where observations of one trajectory are not. The standard error of a difference is over the units.
     Observations whose density is the same in every draw count where they are not the same in all fits.
 
     Parameters
@@ -144,7 +144,8 @@ def _same_record(first: str, one: "Fit", name: str, other: "Fit") -> None:
         at = [order[dim][k] for dim, k in zip(order, np.argwhere(different)[0], strict=True)]
         was = x[different][0], y[different][0]
         raise InputError(
-            f"{pair} are not fits of the same data: trajectory {at[0]!s}, time {at[1]:g}, state {at[2]!s} is {was[0]:g} in one and {was[1]:g} in the other."
+            f"{pair} are not fits of the same data: trajectory {at[0]!s}, time {at[1]:g}, state {at[2]!s} is {was[0]:g} in one "
+            f"and {was[1]:g} in the other."
         )
     if kind_a == "counts":
         sizes = {dim: order[dim] for dim in ("trajectory", "time")}
@@ -170,6 +171,6 @@ def _same_places(first: str, one: xr.DataArray, name: str, other: xr.DataArray) 
     if odd:
         place = ", ".join(f"{part:g}" if isinstance(part, float) else str(part) for part in odd[0])
         raise InputError(
-            f"{pair} do not look at the same observations: only one of them has a density for {place}, one of {len(odd)} differences (first observations "
-            "that are taken as starts have none)."
+            f"{pair} do not look at the same observations: only one of them has a density for {place}, one of {len(odd)} differences (first "
+            "observations that are taken as starts have none)."
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .result import Fit
 
 ALPHAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""One minus the probabilities of the central intervals of the weighted interval score: 23 quantiles with the median, as the forecast hubs take them."""
+"""One minus the probabilities of the central intervals of the weighted interval score: with the median 23 quantiles, those of the hubs."""
 
 
 def forecast_scores(
@@ -33,8 +33,8 @@ def forecast_scores(
 ) -> pd.DataFrame:
     """Scores of a fit's forecasts of what its trajectories did after the data, by horizon.
 
-    The trajectories go on from the fitted ones, under a model whose `horizon` reaches beyond its data; nothing of `population` but its times and sizes
-    enters the forecast. `population.until(t)` and `population.after(t)` divide a record. All scores but the log score are of recorded shares, on the
+    The trajectories go on from the fitted ones, under a model whose `horizon` reaches beyond its data; nothing of `population` but its times and
+    sizes enters the forecast. `population.until(t)` and `population.after(t)` divide a record. All scores but the log score are of recorded shares, on the
     scale from 0 to 1: counts are divided by their totals, so that scores of unequal populations can be averaged. Times a common total, CRPS, energy
     score and weighted interval score are those of the counts.
 
@@ -52,7 +52,8 @@ def forecast_scores(
     DataFrame
         One row per horizon (index "horizon"), each column a mean over observations, with the columns
 
-        - `log_score`: log predictive density of an observation (a row under Dirichlet and multinomial models, a cell under the others). Higher is better.
+        - `log_score`: log predictive density of an observation (a row under Dirichlet and multinomial models, a cell under the others). Higher is
+          better.
         - `crps`: of the share of one state, see `crps_of_draws`. Lower is better, here and below.
         - `energy_score`: of the vector of observed states at one time of one trajectory, see `energy_of_draws`.
         - `wis`: weighted interval score of the share of one state with the 11 intervals of the forecast hubs, see `wis_of_draws`.

@@ -48,12 +48,12 @@ def loo(
 ) -> ELPDDataLOO:
     """Expected log predictive density of data left out, by Pareto-smoothed importance sampling (PSIS-LOO).
 
-    What is left out at a time is a unit: an observation, a whole trajectory, or all trajectories within a block of times. The log density of a unit is
-    the joint one of its observations given a draw, their sum. Observations whose density is the same in every draw (a known start with known noise)
+    What is left out at a time is a unit: an observation, a whole trajectory, or all trajectories within a block of times. The log density of a unit
+    is the joint one of its observations given a draw, their sum. Observations whose density is the same in every draw (a known start with known noise)
     are no part of any unit, as in `fit.tree["log_likelihood"]`.
 
-    **Trajectories.** A trajectory's own unknowns - an unknown initial population - are determined by its own data alone, and draws of them tell nothing
-    about a trajectory left out. They are integrated out: with `z` these unknowns, `theta` the others, and any density `q(z | theta)`,
+    **Trajectories.** A trajectory's own unknowns - an unknown initial population - are determined by its own data alone, and draws of them tell
+    nothing about a trajectory left out. They are integrated out: with `z` these unknowns, `theta` the others, and any density `q(z | theta)`,
 
         1 / p(y_r | others) = E[q(z | theta) / (p(y_r | theta, z) p(z | theta))]   over posterior draws,
 
@@ -160,8 +160,8 @@ def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int =
     Returns
     -------
     arviz_stats.utils.ELPDDataLFO
-        With `elpd_i` by block, as in `loo`; `az.compare` takes it, with others of the same blocks. `elpd_i.attrs["warnings"]` holds the sentences that
-        were logged, `elpd_i.attrs["pareto_k"]` the Pareto k of the average over draws of each block's density.
+        With `elpd_i` by block, as in `loo`; `az.compare` takes it, with others of the same blocks. `elpd_i.attrs["warnings"]` holds the sentences
+        that were logged, `elpd_i.attrs["pareto_k"]` the Pareto k of the average over draws of each block's density.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int =
         n_data_points=len(values),
         scale="log",
         warning=bool(bad),
-        good_k=None,
+        good_k=None,  # type: ignore[arg-type]  # as ArviZ's own leave-future-out has it where every origin is refitted
         elpd_i=xr.DataArray(values, coords, ("block",), attrs={"warnings": told, "pareto_k": k.tolist()}),
         forecast_horizon=1,
         min_observations=least,
@@ -342,10 +342,7 @@ def _without(
     """Exact log predictive density of a unit by a refit without it, and the Pareto k of the average over draws."""
     model, by = needed(fit, "refits"), units.dims[-1]
     counted = _cells(model, observations(fit, constants))
-    if by == "observation":
-        gone = _cells(model, units.isel(observation=[unit]))
-    else:
-        gone = _like(members[unit], counted)
+    gone = _cells(model, units.isel(observation=[unit])) if by == "observation" else _like(members[unit], counted)
     flat = _refitted(fit, model, gone, seed, options)
     if by != "trajectory":
         return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone)))
@@ -394,7 +391,7 @@ def _good(draws: int) -> float:
     return float(min(1 - 1 / np.log10(draws), 0.7))
 
 
-def _name(units: xr.DataArray, unit: int) -> str:
+def _name(units: xr.DataArray, unit: int | np.integer) -> str:
     """A unit's name: of its trajectory or block, or the place of an observation."""
     dim = units.dims[-1]
     if dim != "observation":

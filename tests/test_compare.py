@@ -14,7 +14,7 @@ from bayes_mfg.equilibrium import TimeGrid
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import ForwardDynamics, LinearQuadratic
 from bayes_mfg.inference import Fit, compare, fit, loo
-from bayes_mfg.models import Calibration, Dirichlet, Gaussian, Multinomial
+from bayes_mfg.models import Binomial, Calibration, Dirichlet, Gaussian, Multinomial
 
 STARTS = np.array([[0.2, 0.35, 0.45], [0.6, 0.25, 0.15], [0.25, 0.6, 0.15], [0.15, 0.25, 0.6]])
 SCALE = 0.04
@@ -147,10 +147,10 @@ def test_totals_are_part_of_the_data():
     mask = np.ones(counted.counts.shape, bool)
     mask[..., 2] = False
     pair = [
-        posterior(Population(TIMES, counts=counted.counts, totals=n, mask=mask), observation=Multinomial(states=["0", "1"]))
+        posterior(Population(TIMES, counts=counted.counts, totals=n, mask=mask), observation=Binomial(states=["0", "1"]))
         for n in (50, 51)
     ]
-    with pytest.raises(InputError, match="other"):
+    with pytest.raises(InputError, match="totals behind"):
         compare(dict(zip("ab", pair, strict=True)))
 
 

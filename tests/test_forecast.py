@@ -155,7 +155,6 @@ def test_trajectories_are_matched_by_name_and_horizons_are_their_own(model):
     log = scipy.stats.norm.logpdf(held.shares, mu_of(GAMMA), SCALE)[..., :2]
     np.testing.assert_allclose(south["log_score"], log[1, 4:].mean(axis=-1), rtol=1e-6)
     both = forecast_scores(fit, held.select(["south", "north"]).after(1.0))
-    np.testing.assert_allclose(both.index, np.arange(1, 8) / 5.0 + 0.0, atol=1e-9) if len(both) == 7 else None
     assert both["observations"].sum() == 20
     assert both.loc[both.index[-1], "log_score"] == pytest.approx(log[1, 10].mean(), rel=1e-6)
 
@@ -173,7 +172,7 @@ def test_the_energy_score_is_of_the_states_that_were_observed(fitted):
 
 @pytest.mark.slow
 def test_forecasts_of_what_the_draws_themselves_do_are_covered_as_they_say(fitted):
-    """400 futures, each of a draw: two trajectories depend on each other, so each future counts once. 4.5 sds: 1 in 15,000 for each of ten figures."""
+    """400 futures, each of a draw: two trajectories depend on each other, so each future counts once. 4.5 sds: 1 in 15,000 for each figure."""
     rng = np.random.default_rng(3)
     gammas = np.exp(fitted.tree["unconstrained_posterior"]["latent"].to_numpy()[0, :, 0])
     found = []

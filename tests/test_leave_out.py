@@ -214,7 +214,7 @@ def test_the_future_left_out_is_the_integral_over_the_posterior_of_the_past(fitt
 
 
 def marginal(row, gamma, scale):
-    """Log density of a trajectory's shares `(T, 3)` given gamma `(n,)`, its start integrated over the simplex with a uniform prior: on a fine grid."""
+    """Log density of a trajectory's shares `(T, 3)` given gamma `(n,)`, its start integrated over the simplex with a uniform prior."""
     edge = (np.arange(400) + 0.5) / 400
     a, b = np.meshgrid(edge, edge, indexing="ij")
     inside = a + b < 1
