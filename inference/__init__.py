@@ -2,10 +2,14 @@
 
 from .check_result import Check, load_check
 from .checks import check
+from .compare import compare
 from .errors import FitError
 from .fit import fit
+from .forecast import energy_of_draws, forecast_scores, wis_of_draws
+from .leave_out import leave_future_out, loo
 from .parallel import processes
 from .point import Mode, find_mode
+from .pointwise import log_likelihood
 from .predict import predict
 from .report import write_report
 from .result import Fit, load
@@ -17,13 +21,20 @@ __all__ = [
     "FitError",
     "Mode",
     "check",
+    "compare",
     "crps_of_draws",
+    "energy_of_draws",
     "find_mode",
     "fit",
+    "forecast_scores",
+    "leave_future_out",
     "load",
     "load_check",
+    "log_likelihood",
+    "loo",
     "predict",
     "processes",
     "scores",
+    "wis_of_draws",
     "write_report",
 ]

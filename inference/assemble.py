@@ -57,6 +57,7 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
             **({} if result.branch is None else {"branch": result.branch}),
             "mu": result.mu,
             "value": result.value,
+            **({} if result.correction is None else {"correction": result.correction}),
             "replicate": likelihood.sample(key),
             "log_likelihood": likelihood.mask(data.record.mask).log_prob(data.record.values),
             "solver/code": result.code,
@@ -122,14 +123,14 @@ def assemble(
 
     Raises
     ------
-    FitError : when more than `MOST_LOST` of the draws have no equilibrium; those of fewer are replaced, see `_mended`.
+    FitError : when more than `MOST_LOST` of the draws have no equilibrium; those of fewer are replaced, see `mended`.
     """
     chains, draws, size = flat.shape
     posterior = derived(model, flat.reshape(chains * draws, size), seed)
     told = list(warnings or [])
     lost = (posterior["solver/code"] != Code.CONVERGED).any(axis=-1).reshape(chains, draws)
     if lost.any():
-        source = _mended(lost)
+        source = mended(lost)
         posterior = {name: value[source.reshape(-1)] for name, value in posterior.items()}
         flat = flat.reshape(chains * draws, size)[source]
         # What happened on the way to a lost draw stays told; only its density belongs to the draw.
@@ -203,7 +204,7 @@ def assemble(
     return tree
 
 
-def _mended(lost: np.ndarray) -> np.ndarray:
+def mended(lost: np.ndarray) -> np.ndarray:
     """For every draw `(chain, draw)` the number of the one that is kept: its own, or for a lost one that of a neighbour in its chain.
 
     The neighbour is the last good draw before, or the first one where none is before.
@@ -290,22 +291,29 @@ def _log_likelihood(model: ForwardModel, values: np.ndarray, shape: tuple[int, i
     What was not observed is no observation; what has the same density in every draw (a known start with known noise) says nothing about the
     unknowns and cannot be reweighted: its sum is kept as the attribute `constant`.
     """
-    mask = np.asarray(model.data.record.mask)
-    values = values.reshape(len(values), -1)
-    varying = np.ptp(values, axis=0) > 1e-12 * np.maximum(1.0, np.abs(values).max(axis=0)) if len(values) > 1 else True
-    keep = mask.reshape(-1) & varying
+    every = pointwise(model, values, shape)
+    keep = varying(every.to_numpy().reshape(len(values), -1))
     if not keep.any():
-        keep = mask.reshape(-1)
-    places = np.argwhere(mask)[keep[mask.reshape(-1)]]
-    names = list(_record_coords(model).items())
+        keep[:] = True
+    kept = every.isel(observation=keep).assign_attrs(constant=float(every.to_numpy()[0, 0, ~keep].sum()))
+    return kept.to_dataset()
+
+
+def pointwise(model: ForwardModel, values: np.ndarray, shape: tuple[int, int]) -> xr.DataArray:
+    """Log densities `(chain, draw, observation)` of everything that was observed, from those of the record `(n, R, T[, k])`."""
+    mask = np.asarray(model.data.record.mask)
     coords: dict[str, Any] = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
-    for (name, labels), at in zip(names, places.T, strict=False):
+    for (name, labels), at in zip(_record_coords(model).items(), np.argwhere(mask).T, strict=False):
         coords[name] = ("observation", np.asarray(labels)[at])
-    kept = values[:, keep].reshape(*shape, -1)
-    constant = float(values[0, mask.reshape(-1) & ~keep].sum())
-    return xr.Dataset(
-        {model.observation.variable: (("chain", "draw", "observation"), kept, {"constant": constant})}, coords=coords
-    )
+    seen = values.reshape(*shape, *mask.shape)[:, :, mask]
+    return xr.DataArray(seen, coords=coords, dims=("chain", "draw", "observation"), name=model.observation.variable)
+
+
+def varying(values: np.ndarray) -> np.ndarray:
+    """Which columns of `(n, k)` differ between draws by more than rounding; all where there is one draw."""
+    if len(values) == 1:
+        return np.ones(values.shape[1], bool)
+    return np.asarray(np.ptp(values, axis=0) > 1e-12 * np.maximum(1.0, np.abs(values).max(axis=0)))
 
 
 def observed(model: ForwardModel) -> xr.Dataset:

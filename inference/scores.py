@@ -1,11 +1,13 @@
 """Scores: how well a fit predicts a population that it was, or was not, fitted to."""
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import xarray as xr
 from jax import Array
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp
@@ -75,33 +77,26 @@ def scores(
     model = fit.model
     if model is None:
         raise InputError("This fit was loaded without its model; use load(path, model=...) to score.")
-    population = _suited(population, model)
+    population = suited(population, model, "scores")
     starts, taken = _starts(population, model, initial)
     ahead = predict(fit, population.times, initial=starts, num_draws=num_draws, seed=seed)
-    if not ahead.sizes["draw"]:
-        raise FitError("scores: no draw has an equilibrium on every trajectory; there is nothing to score.")
-    mu = ahead["mu"].to_numpy()
-    flat = chosen_draws(fit, num_draws)[ahead["draw"].to_numpy()]
-
     record = model.observation.record(population)
     mask = np.array(record.mask)
     if taken:
         mask[:, 0] = False
     if not mask.any():
         raise InputError("scores: nothing was observed after the first time, and the start is taken from there.")
-    log_density, replicates = _replicated(model, flat, mu, record, seed)
-    sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]
-    recorded = np.asarray(record.values, float) / sizes
-    cells = np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], recorded.shape)
-    drawn, truth = replicates[:, cells], recorded[cells]
-    mu_error, relative_error = _errors(mu.mean(axis=0), population)
+    found = compared(fit, ahead, record, num_draws, seed)
+    cells = found.cells(mask)
+    drawn, truth = found.replicates[:, cells], found.recorded[cells]
+    mu_error, relative_error = _errors(ahead["mu"].to_numpy().mean(axis=0), population)
     row = {
         "mu_error": mu_error,
         "relative_error": relative_error,
-        "log_score": float((logsumexp(log_density[:, mask], axis=0) - np.log(len(mu))).mean()),
+        "log_score": float(found.log_score[mask].mean()),
         "crps": float(crps_of_draws(drawn, truth).mean()),
-        "coverage50": _covered(drawn, truth, 0.5),
-        "coverage90": _covered(drawn, truth, 0.9),
+        "coverage50": float(covered(drawn, truth, 0.5).mean()),
+        "coverage90": float(covered(drawn, truth, 0.9).mean()),
         "observations": int(mask.sum()),
         "failed_solves": int(ahead.attrs["failed_solves"]),
     }
@@ -142,10 +137,10 @@ def crps_of_draws(draws: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
     return np.abs(x - y).mean(axis=0) - np.tensordot(weights, np.sort(x, axis=0), axes=1)
 
 
-def _covered(draws: np.ndarray, truth: np.ndarray, probability: float) -> float:
-    """Part of the numbers `(n,)` inside the central interval of the draws `(S, n)`; rounding at its ends does not count."""
+def covered(draws: np.ndarray, truth: np.ndarray, probability: float) -> NDArray[np.bool_]:
+    """Which of the numbers `(n,)` lie inside the central interval of the draws `(S, n)`; rounding at its ends does not count."""
     low, high = np.quantile(draws, [0.5 - 0.5 * probability, 0.5 + 0.5 * probability], axis=0)
-    return float(((truth >= low - 1e-12) & (truth <= high + 1e-12)).mean())
+    return np.asarray((truth >= low - 1e-12) & (truth <= high + 1e-12))
 
 
 def _errors(mean: np.ndarray, population: Population) -> tuple[float, float]:
@@ -160,7 +155,7 @@ def _errors(mean: np.ndarray, population: Population) -> tuple[float, float]:
     return float((squared.sum(axis=(1, 2))[some] / rows[some]).mean()), float(relative.mean())
 
 
-def _suited(population: Any, model: ForwardModel) -> Population:
+def suited(population: Any, model: ForwardModel, where: str) -> Population:
     """The population in the order of the model's states.
 
     Raises
@@ -168,12 +163,12 @@ def _suited(population: Any, model: ForwardModel) -> Population:
     InputError : when it is none, or its states are not the model's.
     """
     if not isinstance(population, Population):
-        raise InputError(f"scores: population is {population!r}; a bayes_mfg.data.Population is needed.")
+        raise InputError(f"{where}: population is {population!r}; a bayes_mfg.data.Population is needed.")
     if population.n_states == model.population.n_states:
         population = model.arranged(population)
     if population.states != model.population.states or model.observation.columns(population) != model.columns:
         raise InputError(
-            f"scores: the population has the states {', '.join(population.states)}, observed {', '.join(model.observation.columns(population))}; "
+            f"{where}: the population has the states {', '.join(population.states)}, observed {', '.join(model.observation.columns(population))}; "
             f"the fit's data have {', '.join(model.population.states)}, observed {', '.join(model.columns)}."
         )
     return population
@@ -208,6 +203,43 @@ def _same(one: Population, other: Population) -> bool:
         and np.array_equal(one.mask, other.mask)
         and np.array_equal(one.shares, other.shares, equal_nan=True)
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """Predictions beside what was recorded.
+
+    Attributes
+    ----------
+    log_score : log of the mean over draws of the likelihood of each observation, of the mask's shape `(R, T)` or `(R, T, k)`.
+    replicates : shares `(S, R, T, k)`, at least `REPLICATES`.
+    recorded : shares `(R, T, k)`.
+    """
+
+    log_score: np.ndarray
+    replicates: np.ndarray
+    recorded: np.ndarray
+
+    def cells(self, mask: np.ndarray) -> np.ndarray:
+        """Cells `(R, T, k)` of the observations that a mask counts."""
+        return np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], self.recorded.shape)
+
+
+def compared(fit: "Fit", ahead: xr.Dataset, record: Record, num_draws: int | None, seed: int) -> Compared:
+    """Predictions of `predict`, of the same draws, beside a record of the same trajectories and times.
+
+    Raises
+    ------
+    FitError : when no draw has all equilibria.
+    """
+    assert fit.model is not None
+    if not ahead.sizes["draw"]:
+        raise FitError("scores: no draw has an equilibrium on every trajectory; there is nothing to score.")
+    flat = chosen_draws(fit, num_draws)[ahead["draw"].to_numpy()]
+    log_density, replicates = _replicated(fit.model, flat, ahead["mu"].to_numpy(), record, seed)
+    sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]
+    log_score = logsumexp(log_density, axis=0) - np.log(len(flat))
+    return Compared(log_score, replicates, np.asarray(record.values, float) / sizes)
 
 
 def _replicated(

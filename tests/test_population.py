@@ -437,3 +437,18 @@ def test_dates_and_names_that_cannot_be_printed_are_refused():
         Population(np.array(["2024-01-01", "2024-01-02"], "datetime64[ns]"), [[0.5, 0.5], [0.5, 0.5]])
     with pytest.raises(DataError, match="control characters"):
         Population([0.0], [[0.5, 0.5]], states=["a\x00", "b"])
+
+
+def test_until_and_after_divide_a_record():
+    """A time that is a product of steps belongs to the same side as the number it stands for."""
+    times = 0.1 * np.arange(1, 8)  # the third is 0.30000000000000004
+    whole = Population(times, proportions=np.full((2, 7, 2), 0.5), totals=np.full((2, 7), 10), time_unit="day")
+    early, late = whole.until(0.3), whole.after(0.3)
+    np.testing.assert_array_equal(early.times, times[:3])
+    np.testing.assert_array_equal(late.times, times[3:])
+    assert early.time_unit == "day" and late.totals.shape == (2, 4)
+    np.testing.assert_array_equal(whole.until(np.inf).times, times)
+    np.testing.assert_array_equal(whole.until(0.35).times, times[:3])
+    for refused in (lambda: whole.until(0.0), lambda: whole.after(0.7), lambda: whole.after("noon"), lambda: whole.until(np.nan)):
+        with pytest.raises(DataError):
+            refused()

@@ -306,6 +306,26 @@ class Population:
             provenance=self.provenance,
         )
 
+    def until(self, time: float) -> "Population":
+        """What was observed up to a time, which is included; `after(time)` is the rest.
+
+        Raises
+        ------
+        DataError
+            Where no time is left, or the time is no number.
+        """
+        return self.select(times=slice(0, self._times_until(time)))
+
+    def after(self, time: float) -> "Population":
+        """What was observed after a time, which is not included; see `until`.
+
+        Raises
+        ------
+        DataError
+            Where no time is left, or the time is no number.
+        """
+        return self.select(times=slice(self._times_until(time), None))
+
     def in_order_of(self, states: Sequence[str]) -> "Population":
         """The same population with its states in another order.
 
@@ -353,6 +373,13 @@ class Population:
         values = self.proportions if self.counts is None else self.counts
         assert values is not None
         return values
+
+    def _times_until(self, time: float) -> int:
+        """How many times lie at or before one; rounding of times that are products of steps does not count."""
+        if not isinstance(time, int | float | np.number) or isinstance(time, bool) or np.isnan(time):
+            raise DataError(f"time is {time!r}; a number is needed.")
+        slack = 1e-9 * (self.times[-1] - self.times[0])
+        return int(np.searchsorted(self.times, float(time) + slack, side="right"))
 
     def _select_times(self, times: slice | tuple[float, float] | None) -> NDArray[np.intp]:
         everything = np.arange(self.n_times)
