@@ -53,6 +53,10 @@ def check(options: Mapping[str, Any]) -> None:
             isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < 1
         ):
             raise InputError(f"fit: held_out is {value!r}; a number of at least 0 and below 1 is needed.")
+        if name == "tolerance" and not (
+            isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < np.inf
+        ):
+            raise InputError(f"fit: tolerance is {value!r}; a number of at least 0 is needed.")
         if name in LEAST and not (whole(value) and value >= LEAST[name]):
             raise InputError(f"fit: {name} is {value!r}; a whole number of at least {LEAST[name]} is needed.")
         most = 2**32 if name == "seed" else LARGEST
