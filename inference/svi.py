@@ -84,7 +84,7 @@ def check(model: ForwardModel, guide: Any, importance: Any) -> None:
     size = coordinates(model).size
     if guide == "flow" and size > MOST_UNKNOWNS:
         raise InputError(
-            f"svi: the model has {size} unknowns, and a flow is for at most {MOST_UNKNOWNS}; choose another guide, or method \"nuts\"."
+            f'svi: the model has {size} unknowns, and a flow is for at most {MOST_UNKNOWNS}; choose another guide, or method "nuts".'
         )
 
 
@@ -172,8 +172,8 @@ def approximate(
         warnings.append(f"Interrupted after {len(losses)} of {num_steps} variational updates; the guide may not have settled.")
     elif averaged and not done:
         warnings.append(
-            f"The ELBO had not settled to {tolerance:g} nats within {num_steps} variational updates; the guide may not be the best of its kind: raise "
-            "num_steps."
+            f"The ELBO had not settled to {tolerance:g} nats within {num_steps} variational updates; the guide may not be the best of "
+            "its kind: raise num_steps."
         )
     if skipped:
         warnings.append(f"{skipped} of {len(losses)} variational updates were skipped because an equilibrium was not found.")
@@ -191,7 +191,9 @@ def approximate(
     return dataclasses.replace(found, elbo=elbo)
 
 
-NO_WIDTHS = "A point mass at the posterior mode: one value of every unknown, without widths, and no word on how far it can be trusted."
+NO_WIDTHS = (
+    "A point mass at the posterior mode: one value of every unknown, without widths, and no word on how far it can be trusted."
+)
 
 
 class _Updates:
