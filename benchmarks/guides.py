@@ -5,7 +5,7 @@
 
 Problems: "late", one unknown of which a single datum says little (skewed, heavy tails); "school", the demo's outbreak with constant parameters, five
 unknowns (skewed); "path", a linear-quadratic game with a Gaussian process of nine basis functions, ten unknowns; "rough", the same with 44. NUTS
-draws 2 chains of 1,000 first. One row of JSON per guide and seed, ratios to NUTS first: `sd_error` is the root mean square of log(sd / sd of NUTS)
+draws 2 chains of 500 first. One row of JSON per guide and seed, ratios to NUTS first: `sd_error` is the root mean square of log(sd / sd of NUTS)
 over the unconstrained coordinates, `sd_ratio_low` and `sd_ratio_high` are the smallest and the largest ratio, `mean_error` is the largest distance of
 means in sds of NUTS. NUTS itself has a Monte Carlo error of a few percent of an sd. `speed` is the time of NUTS over that of the guide's updates,
 or of the curvature for "laplace", without compiling; the search for the mode and what follows the draws are left out of both.
@@ -135,7 +135,7 @@ def rows(problem: str, guides: list[str], seeds: int) -> Iterator[dict[str, Any]
     sampled, slow = timed(
         nuts._Chains,
         "go_on",
-        lambda: nuts.sample(model, mode, num_chains=2, num_samples=1000, target_accept_prob=0.9, progress=False),
+        lambda: nuts.sample(model, mode, num_chains=2, num_samples=500, target_accept_prob=0.9, progress=False),
     )
     size = coordinates(model).size
     about = {

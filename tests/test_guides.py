@@ -95,29 +95,28 @@ def settings_of(result):
     return json.loads(result.tree.attrs["inference"])
 
 
-def quantiles(model, levels):
-    """Of log(gamma), by quadrature."""
+@pytest.mark.slow
+def test_a_flow_has_the_tails_that_a_normal_lacks(model):
+    """Pareto k; seed 0, and no other was tried. In the bulk this posterior is nearly normal, and quantiles of both guides are alike.
+
+    Those of the flow against quadrature: 4 standard errors of the 5 % quantile of a normal, and a twentieth of an sd for what the flow gets wrong.
+    """
+    options = {"method": "svi", "num_samples": 2000, "prior_samples": 0, "starts": 1, "seed": 0}
+    found = {guide: fit(model, guide=guide, **options) for guide in ("full", "flow")}
+    told = {guide: settings_of(result) for guide, result in found.items()}
+    assert told["flow"]["pareto_k"] < 0.7 < told["full"]["pareto_k"]
+    assert told["flow"]["settled"] and told["full"]["settled"]
+    assert [sentence for sentence in found["full"].warnings if "do not trust its widths" in sentence]
+    assert found["flow"].warnings == []
     u = np.linspace(-7.0, 4.0, 1500)
     density = -svi.potentials(model, u[:, None])
     mass = np.exp(density - density.max())
-    assert max(mass[0], mass[-1]) < 1e-3
-    return np.interp(levels, np.cumsum(mass) / mass.sum(), u)
-
-
-@pytest.mark.slow
-def test_a_flow_has_the_tails_that_a_normal_lacks(model):
-    """Quantiles of log(gamma) against quadrature; seed 0, and no other was tried."""
-    options = {"method": "svi", "num_samples": 2000, "prior_samples": 0, "starts": 1, "seed": 0}
+    mass = mass / mass.sum()
+    assert max(mass[0], mass[-1]) < 1e-5
+    sd = np.sqrt(np.sum(mass * u**2) - np.sum(mass * u) ** 2)
     levels = [0.05, 0.25, 0.75, 0.95]
-    truth = quantiles(model, levels)
-    wrong, k = {}, {}
-    for guide in ("full", "flow"):
-        result = fit(model, guide=guide, **options)
-        wrong[guide] = np.abs(np.quantile(log_gamma(result), levels) - truth).max()
-        k[guide] = settings_of(result)["pareto_k"]
-        assert settings_of(result)["settled"] is True
-    assert k["flow"] < 0.7 < k["full"]
-    assert wrong["flow"] < wrong["full"]
+    wrong = np.quantile(log_gamma(found["flow"]), levels) - np.interp(levels, np.cumsum(mass), u)
+    assert np.abs(wrong).max() < (4 * np.sqrt(0.05 * 0.95 / 2000) / 0.103 + 0.05) * sd
 
 
 def test_a_flow_of_many_unknowns_is_refused_before_anything_is_fitted(model):
