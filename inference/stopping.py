@@ -19,7 +19,10 @@ def batches(losses: np.ndarray) -> np.ndarray:
     """Medians `(len(losses) // BATCH,)` of the finite losses in batches, counted from the end; NaN where a batch has none."""
     count = len(losses) // BATCH
     cut = losses[len(losses) - count * BATCH :].reshape(count, BATCH)
-    return np.array([np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in cut])
+    finite = np.isfinite(cut)
+    levels, alive = np.full(count, np.nan), finite.any(axis=1)
+    levels[alive] = np.nanmedian(np.where(finite, cut, np.nan)[alive], axis=1)
+    return levels
 
 
 def settled(losses: np.ndarray, tolerance: float) -> bool:

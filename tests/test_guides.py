@@ -158,7 +158,7 @@ def test_a_trace_that_is_flat_but_for_noise_ends():
     """At a noise of 0.1 at once; the noise that 3,000 updates can still average out is 0.4."""
     assert np.quantile(stops(np.zeros_like, 0.1), 0.95) <= stopping.FEWEST + 100
     at_large = stops(np.zeros_like, 0.4)
-    assert np.isfinite(at_large).mean() > 0.9 and at_large.min() > stopping.FEWEST
+    assert np.isfinite(at_large).mean() > 0.9 and np.median(at_large) > stopping.FEWEST + 100
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.3])
