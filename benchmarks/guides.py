@@ -106,7 +106,7 @@ def compare(model: Calibration, mode: Mode, reference: np.ndarray, guide: str, s
     """One guide beside draws of NUTS `(draw, size)`; and its seconds."""
 
     def run() -> svi.Approximation:
-        return svi.approximate(model, mode, guide=guide, seed=seed, progress=False, num_steps=5000)
+        return svi.approximate(model, mode, guide=guide, seed=seed, progress=False)
 
     if guide == "laplace":
         run()

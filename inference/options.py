@@ -47,7 +47,7 @@ def check(options: Mapping[str, Any]) -> None:
     InputError : for the first that is.
     """
     for name, value in options.items():
-        if name == "patience" and value is None:
+        if name in ("patience", "tolerance") and value is None:
             continue
         if name == "held_out" and not (
             isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < 1

@@ -44,6 +44,9 @@ def reliable(draws: int) -> float:
     return min(0.7, 1.0 - 1.0 / math.log10(draws)) if draws > 10 else 0.0
 
 
+TOLERANCE = {"flow": 0.02, "other": 0.1}
+"""Nats to which the ELBO has settled when updates end. The tails of a flow, which its Pareto k looks at, hardly show in the ELBO and come last."""
+
 FEWEST = 25
 """Draws from which a Pareto k can be had: its tail is a fifth of them, at least five."""
 
@@ -94,8 +97,8 @@ def approximate(
     *,
     guide: str = "full",
     importance: bool = False,
-    num_steps: int = 3000,
-    tolerance: float = 0.1,
+    num_steps: int = 5000,
+    tolerance: float | None = None,
     learning_rate: float = 0.01,
     num_particles: int = 8,
     num_samples: int = 1000,
@@ -109,7 +112,7 @@ def approximate(
     add covariance, "flow" is `flow.Flow`. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted. Two guides take no
     updates: "laplace" is the normal at the mode with the inverse of the exact curvature there, "point-mass" is the mode, one draw.
 
-    Updates end when the ELBO has settled to `tolerance` nats (`stopping.settled`), after at most `num_steps`. The learning rate is the same all the
+    Updates end when the ELBO has settled to `tolerance` nats (`stopping.settled`; by default `TOLERANCE`), after at most `num_steps`. The learning rate is the same all the
     time, and the guide is that of the parameters averaged over the last half of the updates, over which the ELBO was judged: the average has not
     the noise of the last iterate (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992). With tolerance 0 all `num_steps` updates are made, at a
     learning rate that falls to a tenth, and the last counts.
@@ -144,6 +147,7 @@ def approximate(
             density = -space.potential(location + factor @ x, data)
         numpyro.factor("density", density)
 
+    tolerance = TOLERANCE.get(guide, TOLERANCE["other"]) if tolerance is None else tolerance
     family = _family(guide, whitened, space.size)
     averaged = tolerance > 0
     rate = learning_rate if averaged else optax.exponential_decay(learning_rate, num_steps, 0.1)

@@ -195,7 +195,15 @@ def test_skipped_updates_and_draws_far_out_do_not_disturb():
     assert settled(np.ones(1000), 0.1)
 
 
-QUICK = {"method": "svi", "guide": "mean-field", "num_samples": 50, "num_particles": 2, "prior_samples": 0, "starts": 1}
+QUICK = {
+    "method": "svi",
+    "guide": "mean-field",
+    "tolerance": 0.1,
+    "num_samples": 50,
+    "num_particles": 2,
+    "prior_samples": 0,
+    "starts": 1,
+}
 
 
 @pytest.mark.slow
@@ -222,7 +230,7 @@ def test_a_limit_that_comes_first_is_told(model):
     result = fit(model, **QUICK, num_steps=150)
     assert settings_of(result)["settled"] is False and not result.interrupted
     assert [sentence for sentence in result.warnings if sentence.startswith("The ELBO had not settled to 0.1 nats within 150")]
-    whole = fit(model, **QUICK, num_steps=150, tolerance=0)
+    whole = fit(model, **QUICK | {"num_steps": 150, "tolerance": 0})
     assert "settled" not in settings_of(whole) and whole.tree["elbo"].sizes["update"] == 150
     assert not [sentence for sentence in whole.warnings if "settled" in sentence]
 
