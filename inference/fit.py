@@ -73,8 +73,8 @@ def fit(
         - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10`.
         - svi: `guide="full"`, `importance=False` (resample by importance ratios), `num_steps=5000` (updates, at most), `tolerance=0.1` (nats to
           which the ELBO has settled when updates end, see `bayes_mfg.inference.stopping`; 0.02 for the flow; 0 makes all updates, at a learning rate
-          that falls to a tenth), `learning_rate=0.01, num_particles=8, num_samples=1000`. Guides, from the poorest to the richest; docs/guides.md has what each
-          was measured to get wrong:
+          that falls to a tenth), `learning_rate=0.01, num_particles=8, num_samples=1000`. Guides, from the poorest to the richest; docs/guides.md
+          has what each was measured to get wrong:
 
           - "point-mass": the mode, as method "point" finds it, and recorded as such: no widths, nothing to judge it by.
           - "laplace": the normal at the mode with the curvature there. No updates; blind to everything that is not near the mode.

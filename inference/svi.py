@@ -112,10 +112,10 @@ def approximate(
     add covariance, "flow" is `flow.Flow`. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted. Two guides take no
     updates: "laplace" is the normal at the mode with the inverse of the exact curvature there, "point-mass" is the mode, one draw.
 
-    Updates end when the ELBO has settled to `tolerance` nats (`stopping.settled`; by default `TOLERANCE`), after at most `num_steps`. The learning rate is the same all the
-    time, and the guide is that of the parameters averaged over the last half of the updates, over which the ELBO was judged: the average has not
-    the noise of the last iterate (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992). With tolerance 0 all `num_steps` updates are made, at a
-    learning rate that falls to a tenth, and the last counts.
+    Updates end when the ELBO has settled to `tolerance` nats (`stopping.settled`; by default `TOLERANCE`), after at most `num_steps`. The learning
+    rate is the same all the time, and the guide is that of the parameters averaged over the last half of the updates, over which the ELBO was
+    judged: the average has not the noise of the last iterate (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992). With tolerance 0 all
+    `num_steps` updates are made, at a learning rate that falls to a tenth, and the last counts.
 
     Every guide with draws is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to a limit (`reliable`) they can be trusted, and
     with `importance` the draws are resampled by them, which corrects what the guide gets wrong.
