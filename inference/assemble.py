@@ -115,11 +115,12 @@ def assemble(
     settings: Mapping[str, Any],
     stats: Mapping[str, np.ndarray] | None = None,
     warnings: list[str] | None = None,
+    elbo: np.ndarray | None = None,
     prior_samples: int = 500,
     title: str = "",
     config: str = "",
 ) -> xr.DataTree:
-    """The DataTree of a fit from draws `(chain, draw, size)`.
+    """The DataTree of a fit from draws `(chain, draw, size)`, with the ELBO `(update,)` of variational updates where there were any.
 
     Raises
     ------
@@ -169,6 +170,8 @@ def assemble(
             {name: (("chain", "draw"), value) for name, value in stats.items()},
             coords={"chain": np.arange(chains), "draw": np.arange(draws)},
         )
+    if elbo is not None:
+        groups["elbo"] = xr.Dataset({"elbo": ("update", elbo)}, coords={"update": np.arange(1, len(elbo) + 1)})
     if prior:
         one = (1, len(prior["mu"]))
         groups["prior"] = _dataset(model, prior, one)

@@ -72,8 +72,20 @@ def fit(
           prior draws are looked at, and the searches set out from the most probable of them. Screen where equilibria jump as parameters change,
           so that a search from far away does not get near.
         - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10`.
-        - svi: `guide="full"` ("laplace", "mean-field", "low-rank", "full"), `importance=False` (resample by importance ratios),
-          `num_steps=3000, learning_rate=0.01, num_particles=8, num_samples=1000`.
+        - svi: `guide="full"`, `importance=False` (resample by importance ratios), `num_steps=5000` (updates, at most), `tolerance=0.1` (nats to
+          which the ELBO has settled when updates end, see `bayes_mfg.inference.stopping`; 0.02 for the flow; 0 makes all updates, at a learning rate
+          that falls to a tenth), `learning_rate=0.01, num_particles=8, num_samples=1000`. Guides, from the poorest to the richest; docs/guides.md
+          has what each was measured to get wrong:
+
+          - "point-mass": the mode, as method "point" finds it, and recorded as such: no widths, nothing to judge it by.
+          - "laplace": the normal at the mode with the curvature there. No updates; blind to everything that is not near the mode.
+          - "mean-field": a diagonal normal in coordinates whitened at the mode; it corrects place and widths, not correlations.
+          - "low-rank": the same with correlations in about as many directions as the root of the number of unknowns.
+          - "full": any normal. Skewness, heavy tails and bent ridges are beyond it.
+          - "flow": a normalising flow that begins as the normal at the mode, for few unknowns; skewness, tails and bends, not separate modes.
+
+          The Pareto k of the importance ratios is the judge of all but the first: where it is above its limit, `Fit.warnings` says not to trust
+          the widths.
         - point: `objective="map"` with `max_steps=500`, or `objective="paper"` with
           `seeds=1, epochs=500, learning_rate=1e-3, batch=10, window=0.2, held_out=0.1, patience=100`; see
           `bayes_mfg.inference.paper.fit_paper`. With several seeds the fit is the one with the lowest loss, and the settings say how far
@@ -119,17 +131,19 @@ def fit(
         )
     warnings += model.observation.remarks(model.population)
     settings = {**settings, "backend": jax.default_backend()}
+    elbo = (stats or {}).pop("elbo", None)
     if start is not None:
         settings["start"] = {name: start.tree.attrs[name] for name in ("title", "method", "seed", "created")}
     tree = assemble(
         model,
         flat,
-        method=method,
+        method="point" if options.get("guide") == "point-mass" else method,
         seed=seed,
         wall_time=time.perf_counter() - begin,
         settings=settings,
         stats=stats,
         warnings=warnings,
+        elbo=elbo,
         prior_samples=prior_samples,
         title=title,
         config=config,
@@ -193,7 +207,10 @@ def _best_draw(start: Any, model: ForwardModel) -> np.ndarray:
 def draw(
     model: ForwardModel, method: str, *, seed: int, progress: bool | None, **options: Any
 ) -> tuple[np.ndarray, dict[str, np.ndarray] | None, dict[str, Any], list[str]]:
-    """Unconstrained draws `(chain, draw, size)` with their statistics, settings and warnings; `fit` without the tree of everything that follows."""
+    """Unconstrained draws `(chain, draw, size)` with their statistics, settings and warnings; `fit` without the tree of everything that follows.
+
+    Statistics are `(chain, draw)`, but for the "elbo" of variational updates, `(update,)`.
+    """
     run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
     try:
         return run(model, seed=seed, progress=progress, **options)
@@ -275,11 +292,13 @@ def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, **options: A
 
 
 def _svi(model: ForwardModel, *, seed: int, progress: bool | None, **options: Any) -> tuple:
-    svi.check(options.get("guide", "full"), options.get("importance", False))
-    mode, options, checkpoint = _mode(model, options, seed, progress, then=svi.approximate)
+    guide = options.get("guide", "full")
+    svi.check(model, guide, options.get("importance", False))
+    mode, options, checkpoint = _mode(model, options, seed, progress, then=svi.approximate, curvature=guide != "point-mass")
     approximation = svi.approximate(model, mode, seed=seed, progress=progress, checkpoint=checkpoint, **options)
     settings = {**options, **approximation.settings}
-    return approximation.flat[None], approximation.stats, settings, [*_doubts(mode), *approximation.warnings]
+    stats = approximation.stats | ({} if approximation.elbo is None else {"elbo": approximation.elbo})
+    return approximation.flat[None], stats, settings, [*_doubts(mode), *approximation.warnings]
 
 
 def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:

@@ -47,12 +47,16 @@ def check(options: Mapping[str, Any]) -> None:
     InputError : for the first that is.
     """
     for name, value in options.items():
-        if name == "patience" and value is None:
+        if name in ("patience", "tolerance") and value is None:
             continue
         if name == "held_out" and not (
             isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < 1
         ):
             raise InputError(f"fit: held_out is {value!r}; a number of at least 0 and below 1 is needed.")
+        if name == "tolerance" and not (
+            isinstance(value, int | float | np.number) and not isinstance(value, bool) and 0 <= value < np.inf
+        ):
+            raise InputError(f"fit: tolerance is {value!r}; a number of at least 0 is needed.")
         if name in LEAST and not (whole(value) and value >= LEAST[name]):
             raise InputError(f"fit: {name} is {value!r}; a whole number of at least {LEAST[name]} is needed.")
         most = 2**32 if name == "seed" else LARGEST

@@ -25,6 +25,7 @@ from .report_stats import (
     times,
 )
 from .report_svg import HEIGHT, Band, Layer, Line, Points, chart, view
+from .stopping import BATCH, batches
 
 _REACH = (
     1.0  # how far, in heights of the posterior's band, a chart follows the prior's; a single draw has no band and no such limit
@@ -334,6 +335,29 @@ def trajectories(tree: xr.DataTree) -> str:
     spread = first.sizes.get("chain", 1) * first.sizes.get("draw", 1) > 1
     lead = paragraph("Lines are posterior medians, shaded areas 90 % bands." if spread else "Lines are the estimate.", "small")
     return lead + key + charts(figures) + (paragraph(" ".join(notes), "small") if notes else "")
+
+
+def elbo(tree: xr.DataTree) -> str:
+    """The ELBO over the variational updates; nothing where there were none."""
+    found = group(tree, "elbo")
+    if "elbo" not in found:
+        return ""
+    y = batches(np.asarray(found["elbo"].values, float))
+    x = found.sizes["update"] - BATCH * np.arange(len(y), dtype=float)[::-1]
+    if np.isfinite(y).sum() < 2:
+        return ""
+    low, high = np.nanquantile(y, 0.05), np.nanmax(y)  # the first updates may lie far below
+    margin = 0.1 * max(high - low, 1e-6)
+    drawing = chart(
+        [Line(x, y, "median")],
+        title="ELBO over the updates",
+        description=f"From {number(float(y[np.isfinite(y)][0]))} to {number(float(y[np.isfinite(y)][-1]))}.",
+        x_label="update",
+        x_range=_range(x),
+        y_range=(low - margin, high + margin),
+    )
+    text = f"Medians of {BATCH} updates each. The ELBO is a lower bound on the log evidence; where it still rises, the guide had not settled."
+    return charts([figure(drawing, f"ELBO of {plural(int(found.sizes['update']), 'update')}")]) + paragraph(text, "small")
 
 
 def _by_state(

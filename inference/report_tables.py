@@ -9,7 +9,7 @@ import xarray as xr
 
 from bayes_mfg.equilibrium import Status
 
-from .report_charts import absent
+from .report_charts import absent, elbo
 from .report_page import escape, exact, facts, fold, interval, listing, number, paragraph, plural, table, tiles
 from .report_stats import (
     E_BFMI,
@@ -250,7 +250,7 @@ def diagnostics(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
         parts.append(paragraph(text, "small"))
     else:
         parts.append(paragraph("R-hat and ESS judge Markov chains and do not apply to this method.", "small"))
-    parts.append(_by_chain(tree))
+    parts += [_by_chain(tree), elbo(tree)]
     latents = group(tree, "unconstrained_posterior")
     if latents.data_vars and chains:
         found = convergence(latents)

@@ -38,8 +38,8 @@ class Fit:
     Attributes
     ----------
     tree : DataTree with groups posterior, unconstrained_posterior, posterior_predictive, prior, prior_predictive, sample_stats, solver,
-        log_likelihood, observed_data, constant_data. Parameter paths have dimensions (chain, draw[, trajectory], time), `mu` and `value`
-        (chain, draw, trajectory, time, state).
+        log_likelihood, observed_data, constant_data, and elbo of variational updates. Parameter paths have dimensions
+        (chain, draw[, trajectory], time), `mu` and `value` (chain, draw, trajectory, time, state).
     model : the model that was fitted; None for a fit loaded without one.
     """
 

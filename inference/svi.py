@@ -1,4 +1,4 @@
-"""Variational inference in the coordinates whitened at the mode, with NumPyro's guides; the Laplace approximation among them."""
+"""Variational inference in the coordinates whitened at the mode: point mass, Laplace, NumPyro's normal guides, and a flow."""
 
 import dataclasses
 import math
@@ -23,10 +23,15 @@ from bayes_mfg.models import Data, ForwardModel
 from .checkpoint import Checkpoint, pack, unpack
 from .coordinates import coordinates, potential
 from .errors import FitError
+from .flow import MOST_UNKNOWNS, Flow
 from .point import Mode, exact_curvature, flat_directions
 from .progress import bar
+from .stopping import settled
 
-GUIDES: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMultivariateNormal, "full": AutoMultivariateNormal}
+NORMALS: dict[str, Any] = {"mean-field": AutoNormal, "low-rank": AutoLowRankMultivariateNormal, "full": AutoMultivariateNormal}
+GUIDES = ("point-mass", "laplace", *NORMALS, "flow")
+"""From the poorest to the richest."""
+
 CHUNK = 100
 """Optimiser steps per compiled call: between two of them progress is shown, a checkpoint written, an interrupt heard."""
 
@@ -38,6 +43,9 @@ def reliable(draws: int) -> float:
     """
     return min(0.7, 1.0 - 1.0 / math.log10(draws)) if draws > 10 else 0.0
 
+
+TOLERANCE = {"flow": 0.02, "other": 0.1}
+"""Nats to which the ELBO has settled when updates end. The tails of a flow, which its Pareto k looks at, hardly show in the ELBO and come last."""
 
 FEWEST = 25
 """Draws from which a Pareto k can be had: its tail is a fifth of them, at least five."""
@@ -53,25 +61,34 @@ class Approximation:
     stats : lp, per draw, `(1, draw)`.
     settings : ELBO, steps, skipped updates, rejected draws, Pareto k, for the record.
     warnings : sentences for the user.
+    elbo : its estimate at every update, `(update,)`, NaN where one was skipped; None for guides without updates.
     """
 
     flat: np.ndarray
     stats: dict[str, np.ndarray]
     settings: dict[str, Any]
     warnings: list[str]
+    elbo: np.ndarray | None = None
 
 
-def check(guide: Any, importance: Any) -> None:
-    """Refuse what is no guide, and what is no choice.
+def check(model: ForwardModel, guide: Any, importance: Any) -> None:
+    """Refuse what is no guide, what is no choice, and a flow of many unknowns.
 
     Raises
     ------
     InputError : naming what was given.
     """
-    if guide not in (*GUIDES, "laplace"):
-        raise InputError(f"Unknown guide {guide!r}; choose one of laplace, {', '.join(GUIDES)}.")
+    if guide not in GUIDES:
+        raise InputError(f"Unknown guide {guide!r}; choose one of {', '.join(GUIDES)}.")
     if not isinstance(importance, bool):
         raise InputError(f"svi: importance is {importance!r}; True or False is needed.")
+    if guide == "point-mass" and importance:
+        raise InputError("svi: importance=True needs draws; a point mass has one.")
+    size = coordinates(model).size
+    if guide == "flow" and size > MOST_UNKNOWNS:
+        raise InputError(
+            f'svi: the model has {size} unknowns, and a flow is for at most {MOST_UNKNOWNS}; choose another guide, or method "nuts".'
+        )
 
 
 def approximate(
@@ -80,7 +97,8 @@ def approximate(
     *,
     guide: str = "full",
     importance: bool = False,
-    num_steps: int = 3000,
+    num_steps: int = 5000,
+    tolerance: float | None = None,
     learning_rate: float = 0.01,
     num_particles: int = 8,
     num_samples: int = 1000,
@@ -88,33 +106,40 @@ def approximate(
     progress: bool | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Approximation:
-    """Fit a normal guide to the posterior by stochastic gradients of the ELBO, starting as the Laplace approximation.
+    """Fit a guide to the posterior by stochastic gradients of the ELBO, starting as the Laplace approximation.
 
     The guide lives on `x` with `latents = mode + factor @ x`: "mean-field" is a diagonal normal in these rotated coordinates, "low-rank" and "full"
-    add covariance. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted. "laplace" takes no updates: it is the
-    normal at the mode with the inverse of the exact curvature there.
+    add covariance, "flow" is `flow.Flow`. Updates whose ELBO is not finite (an equilibrium was not found) are skipped and counted. Two guides take no
+    updates: "laplace" is the normal at the mode with the inverse of the exact curvature there, "point-mass" is the mode, one draw.
 
-    Every guide is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to a limit (`reliable`) they can be trusted, and with
-    `importance` the draws are resampled by them, which corrects what the guide gets wrong.
+    Updates end when the ELBO has settled to `tolerance` nats (`stopping.settled`; by default `TOLERANCE`), after at most `num_steps`. The learning
+    rate is the same all the time, and the guide is that of the parameters averaged over the last half of the updates, over which the ELBO was
+    judged: the average has not the noise of the last iterate (Polyak and Juditsky, SIAM J. Control Optim. 30, 1992). With tolerance 0 all
+    `num_steps` updates are made, at a learning rate that falls to a tenth, and the last counts.
+
+    Every guide with draws is judged by the Pareto k of its importance ratios, smoothed (PSIS): up to a limit (`reliable`) they can be trusted, and
+    with `importance` the draws are resampled by them, which corrects what the guide gets wrong.
 
     With a checkpoint, every `CHUNK` updates are kept as they are made, and those that it holds are not made again. An interrupt (Ctrl-C) ends the
     updates, and the guide is taken as it is by then; before the first `CHUNK` it is passed on.
 
     Raises
     ------
-    InputError : for an unknown guide.
+    InputError : for an unknown guide, and a flow of many unknowns.
     FitError : when no draw of the fitted guide has an equilibrium.
     """
-    check(guide, importance)
+    check(model, guide, importance)
     space = coordinates(model)
+    if guide == "point-mass":
+        settings = {"guide": guide, "num_samples": 1}
+        return Approximation(mode.location[None], {"lp": np.array([[-mode.potential]])}, settings, [NO_WIDTHS])
     if guide == "laplace":
         covariance, root, flat = exact_curvature(model, mode.location)
         mode = dataclasses.replace(mode, covariance=covariance, factor=root, flat=flat)
-    location, factor = jnp.asarray(mode.location), jnp.asarray(mode.factor)
-    if guide == "laplace":
         normal = dist.Normal(jnp.zeros(space.size), 1.0).to_event(1)
         x = normal.sample(jax.random.key(seed), (num_samples,))
         return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, flat_directions(mode), importance, seed)
+    location, factor = jnp.asarray(mode.location), jnp.asarray(mode.factor)
 
     def whitened(data: Data) -> None:
         x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
@@ -122,65 +147,137 @@ def approximate(
             density = -space.potential(location + factor @ x, data)
         numpyro.factor("density", density)
 
-    family = GUIDES[guide](whitened, init_loc_fn=numpyro.infer.init_to_value(values={"x": jnp.zeros(space.size)}), init_scale=1.0)
-    steps = optax.exponential_decay(learning_rate, num_steps, 0.1)
-    runner = SVI(whitened, family, optax.adam(steps), Trace_ELBO(num_particles=num_particles))
-    state = runner.init(jax.random.key(seed), model.data)
-
-    @jax.jit
-    def chunk(state: Any, length: Array, data: Data) -> tuple[Any, Array, Array]:
-        def step(i: Array, carry: tuple) -> tuple:
-            state, losses, skipped = carry
-            state, loss = runner.stable_update(state, data)
-            return state, losses.at[i].set(loss), skipped + ~jnp.isfinite(loss)
-
-        return lax.fori_loop(0, length, step, (state, jnp.full((CHUNK,), jnp.nan), jnp.zeros((), int)))
-
-    losses: list[np.ndarray] = []
-    skipped = 0
+    tolerance = TOLERANCE.get(guide, TOLERANCE["other"]) if tolerance is None else tolerance
+    family = _family(guide, whitened, space.size)
+    averaged = tolerance > 0
+    rate = learning_rate if averaged else optax.exponential_decay(learning_rate, num_steps, 0.1)
+    runner = SVI(whitened, family, optax.adam(rate), Trace_ELBO(num_particles=num_particles))
+    updates = _Updates(runner, runner.init(jax.random.key(seed), model.data), averaged)
     with bar(num_steps, "svi", progress) as shown:
         for part in [] if checkpoint is None else checkpoint.read("svi"):
-            state = unpack(state, part)
-            losses.append(part["losses"])
-            skipped += int(part["skipped"])
-            shown.update(len(losses[-1]))
+            updates.take(part)
+            shown.update(len(part["losses"]))
         try:
-            for done in range(sum(map(len, losses)), num_steps, CHUNK):
-                length = min(CHUNK, num_steps - done)
-                ahead, some, lost = chunk(state, length, model.data)
-                made = {
-                    "losses": np.asarray(some)[:length],
-                    "skipped": np.asarray(lost),
-                }  # an interrupt is heard while these are waited for
+            while updates.count < num_steps and not settled(updates.losses, tolerance):
+                part = updates.go_on(min(CHUNK, num_steps - updates.count), model.data)
                 if checkpoint is not None:
-                    checkpoint.write("svi", len(losses), {**made, **pack(ahead)})
-                state, skipped = ahead, skipped + int(lost)
-                losses.append(made["losses"])
-                shown.update(length)
+                    checkpoint.write("svi", len(updates.parts), part)
+                updates.take(part)
+                shown.update(len(part["losses"]))
         except KeyboardInterrupt:
-            if not losses:
+            if not updates.count:
                 raise
-    trace = np.concatenate(losses)
-    interrupted = len(trace) < num_steps
-    params = runner.get_params(state)
-    x = family.sample_posterior(jax.random.key(seed + 1), params, sample_shape=(num_samples,))["x"]
-    diagonal = isinstance(family, AutoNormal)
-    fitted = _diagonal(params) if diagonal else family.get_posterior(params)
+    losses, skipped = updates.losses, updates.skipped
+    done = settled(losses, tolerance)
+    interrupted = len(losses) < num_steps and not done
+    x, log_guide = _draws(family, updates.params(), jax.random.key(seed + 1), num_samples)
     warnings = flat_directions(mode)
     if interrupted:
-        warnings.append(f"Interrupted after {len(trace)} of {num_steps} variational updates; the guide may not have settled.")
+        warnings.append(f"Interrupted after {len(losses)} of {num_steps} variational updates; the guide may not have settled.")
+    elif averaged and not done:
+        warnings.append(
+            f"The ELBO had not settled to {tolerance:g} nats within {num_steps} variational updates; the guide may not be the best of "
+            "its kind: raise num_steps."
+        )
     if skipped:
-        warnings.append(f"{skipped} of {len(trace)} variational updates were skipped because an equilibrium was not found.")
-    tail = trace[np.isfinite(trace)][-max(len(trace) // 10, 1) :]
+        warnings.append(f"{skipped} of {len(losses)} variational updates were skipped because an equilibrium was not found.")
+    # The guide lives in whitened coordinates: their volume makes it a bound on the log evidence.
+    elbo = np.where(np.isfinite(losses), -losses, np.nan) + np.linalg.slogdet(mode.factor)[1]
     settings = {
         "guide": guide,
-        "num_steps": len(trace),
+        "num_steps": len(losses),
         **({"interrupted": True} if interrupted else {}),
-        # The guide lives in whitened coordinates: their volume makes it a bound on the log evidence.
-        "elbo": float(-tail.mean() + np.linalg.slogdet(mode.factor)[1]),
+        **({"settled": done} if averaged else {}),
+        "elbo": float(elbo[np.isfinite(elbo)][-max(len(elbo) // 10, 1) :].mean()),
         "skipped_updates": skipped,
     }
-    return _judged(model, mode, x, fitted.log_prob(x), settings, warnings, importance, seed)
+    found = _judged(model, mode, x, log_guide, settings, warnings, importance, seed)
+    return dataclasses.replace(found, elbo=elbo)
+
+
+NO_WIDTHS = (
+    "A point mass at the posterior mode: one value of every unknown, without widths, and no word on how far it can be trusted."
+)
+
+
+class _Updates:
+    """Variational updates: their state, and what is kept of those made so far, in parts as a checkpoint keeps them."""
+
+    def __init__(self, runner: SVI, state: Any, averaged: bool) -> None:
+        self.runner = runner
+        self.state = state
+        self.averaged = averaged
+        self.parts: list[dict[str, np.ndarray]] = []
+        self._chunk = jax.jit(self._run)
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Negative ELBO of every update."""
+        return np.concatenate([part["losses"] for part in self.parts]) if self.parts else np.zeros(0)
+
+    @property
+    def count(self) -> int:
+        """Updates made."""
+        return len(self.losses)
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were not made because their ELBO was not finite."""
+        return sum(int(part["skipped"]) for part in self.parts)
+
+    def go_on(self, length: int, data: Data) -> dict[str, np.ndarray]:
+        """What `length <= CHUNK` updates from the state give; it is not taken yet."""
+        state, losses, skipped, mean = self._chunk(self.state, length, data)
+        # An interrupt is heard while these are waited for.
+        made = {"losses": np.asarray(losses)[:length], "skipped": np.asarray(skipped)}
+        return made | pack(state) | {f"mean/{name}": x for name, x in pack(mean).items()}
+
+    def take(self, part: dict[str, np.ndarray]) -> None:
+        """Go on from a part."""
+        self.state = unpack(self.state, part)
+        self.parts.append({name: x for name, x in part.items() if not name.startswith("leaf/")})
+
+    def params(self) -> Any:
+        """The guide's parameters: averaged over the last half of the parts, or the last."""
+        if not self.averaged:
+            return self.runner.get_params(self.state)
+        parts = self.parts[len(self.parts) // 2 :]
+        weights = [len(part["losses"]) for part in parts]
+        names = [name for name in parts[0] if name.startswith("mean/")]
+        mean = {name.removeprefix("mean/"): np.average([part[name] for part in parts], 0, weights) for name in names}
+        return self.runner.constrain_fn(unpack(self._free(self.state), mean))
+
+    def _free(self, state: Any) -> Any:
+        """The parameters as the optimiser sees them, without constraints."""
+        return self.runner.optim.get_params(state.optim_state)
+
+    def _run(self, state: Any, length: Array, data: Data) -> tuple[Any, Array, Array, Any]:
+        def step(i: Array, carry: tuple) -> tuple:
+            state, losses, skipped, mean = carry
+            state, loss = self.runner.stable_update(state, data)
+            if self.averaged:
+                mean = jax.tree.map(lambda mean, x: mean + (x - mean) / (i + 1), mean, self._free(state))
+            return state, losses.at[i].set(loss), skipped + ~jnp.isfinite(loss), mean
+
+        mean = jax.tree.map(jnp.zeros_like, self._free(state)) if self.averaged else ()
+        return lax.fori_loop(0, length, step, (state, jnp.full((CHUNK,), jnp.nan), jnp.zeros((), int), mean))
+
+
+def _family(guide: str, whitened: Any, size: int) -> Any:
+    """The guide of the site `x (size,)`, a standard normal to begin with."""
+    if guide == "flow":
+        return Flow(size)
+    start = numpyro.infer.init_to_value(values={"x": jnp.zeros(size)})
+    return NORMALS[guide](whitened, init_loc_fn=start, init_scale=1.0)
+
+
+def _draws(family: Any, params: Any, key: Array, count: int) -> tuple[Array, Array]:
+    """Draws `(count, size)` of a guide with their log densities `(count,)`."""
+    if isinstance(family, Flow):
+        return family.draws(key, params, count)
+    x = family.sample_posterior(key, params, sample_shape=(count,))["x"]
+    fitted = _diagonal(params) if isinstance(family, AutoNormal) else family.get_posterior(params)
+    return x, fitted.log_prob(x)
 
 
 def _judged(

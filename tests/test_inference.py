@@ -628,7 +628,7 @@ OUT_OF_RANGE = [
         (None, {}),
         ("nuts", {"chains": 4}),
         ("point", {"objective": "mle"}),
-        ("svi", {"guide": "flow"}),
+        ("svi", {"guide": "normal"}),
         *OUT_OF_RANGE,
     ],
     ids=str,

@@ -311,6 +311,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),
     "prior_samples": (lambda x: x >= 0, "a whole number of at least 0"),
     "screened": (lambda x: x >= 0, "a whole number of at least 0"),
+    "tolerance": (lambda x: x >= 0, "a number of at least 0"),
     "target_accept_prob": (lambda x: 0 < x < 1, "a number above 0 and below 1"),
     "held_out": (lambda x: 0 <= x < 1, "a number of at least 0 and below 1"),
     "window": (lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
@@ -353,7 +354,7 @@ def _inference(table: Mapping[str, Any], place: Place) -> tuple[str, int, int, d
             if not fine(value):
                 raise ConfigError(f"{place.at(name)} = {shown(value)}; {words} is needed.")
     if "guide" in found:
-        choose(found["guide"], ("laplace", *svi.GUIDES), place.at("guide"))
+        choose(found["guide"], svi.GUIDES, place.at("guide"))
     seed, prior_samples = (found.pop(name, own[name].default) for name in ("seed", "prior_samples"))
     return method, seed, prior_samples, found
 
