@@ -5,7 +5,7 @@ from .compatibility import complete_numpyro
 from .constant import Constant
 from .gaussian_process import GaussianProcess
 from .links import Below, Bounded, Identity, Link, Positive, Softplus
-from .neural import Neural
+from .neural import Body, Neural
 from .splines import PiecewiseConstant, RandomWalk, Spline
 
 FAMILIES: dict[str, type[Path]] = {
@@ -17,6 +17,7 @@ complete_numpyro()
 __all__ = [
     "FAMILIES",
     "Below",
+    "Body",
     "BoundPath",
     "Bounded",
     "Conditional",
