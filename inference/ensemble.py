@@ -8,9 +8,10 @@ Member k minimises the potential `U` less linear terms, `U(x) - a_k . x - e_k . 
   likelihood there. Its mean is zero and its covariance the Fisher information, whatever the observation model. With Gaussian noise of known size it
   replaces the record `y` by `y + noise`. The score with respect to unknowns of the observation model itself belongs to `a_k`.
 
-With both, and `mu(x)` linear and all that is Gaussian, minima are independent draws from the posterior. With curved models they are not, and no
-weight corrects that here (Bardsley et al. have one). Without `e_k` the spread is too small: with one unknown whose posterior variance is the share `r`
-of the prior's, the members' is `r` times the posterior's. With neither, members differ by their starts alone; where there is one mode, not at all.
+With both, and `mu(x)` linear and all that is Gaussian, minima are independent draws from the posterior. With curved models they are not,
+and no weight corrects that here (Bardsley et al. have one). Without `e_k` the spread is too small: with one unknown whose posterior variance
+is the share `r` of the prior's, the members' is `r` times the posterior's. With neither, members differ by their starts alone; where there is
+one mode, not at all.
 
 Sources: Lakshminarayanan, Pritzel and Blundell, Simple and scalable predictive uncertainty estimation using deep ensembles (NeurIPS 2017), for starts
 alone; Pearce, Leibfried, Brintrup, Zaki and Neely, Uncertainty in neural networks: approximately Bayesian ensembling (AISTATS 2020), for the prior;

@@ -178,6 +178,7 @@ def test_every_game_reader_and_family_can_be_named() -> None:
 FIELDS = [
     ('family = "GaussianProcess"\nlength_scale = {distribution = "Gamma", concentration = 5.0, rate = 1.0}', "GaussianProcess"),
     ('family = "Spline"\nknots = [0, 4, 8, 13]\ndegree = 2\ncentered = true', "Spline"),
+    ('family = "Neural"\nbody = "random"\nbody_seed = 3', "Neural"),
     ('family = "Neural"\ninput = ["time", "population"]\nwidth = 4\nlink = {kind = "Softplus", floor = 0.1}', "Neural"),
     ('family = "RandomWalk"\nscale = {distribution = "HalfNormal", scale = 0.5}\nlevel = 1', "RandomWalk"),
     ('family = "Spline"\ninput = "population"\nstates = ["I"]', "Spline"),
