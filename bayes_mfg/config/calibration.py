@@ -308,6 +308,7 @@ def _reader(
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),
     "prior_samples": (lambda x: x >= 0, "a whole number of at least 0"),
+    "members": (lambda x: x >= 2, "a whole number of at least 2"),
     "screened": (lambda x: x >= 0, "a whole number of at least 0"),
     "target_accept_prob": (lambda x: 0 < x < 1, "a number above 0 and below 1"),
     "held_out": (lambda x: 0 <= x < 1, "a number of at least 0 and below 1"),
