@@ -368,7 +368,7 @@ def _summary(result: "Fit") -> list[str]:
 
     table = result.summary()
     table = table[[name for name in _COLUMNS if name in table]]
-    if result.method == "svi":  # independent draws have neither
+    if result.method in ("svi", "ensemble"):  # independent draws have neither
         table = table.drop(columns=["ess_bulk", "ess_tail", "r_hat"], errors="ignore")
     table = table.rename(columns=_COLUMNS)
     formats = {name: (lambda x: f"{x:.3f}") if name == "R-hat" else (lambda x: f"{x:.0f}") for name in table if name[0] in "ER"}

@@ -6,6 +6,7 @@ from .compare import compare
 from .errors import FitError
 from .fit import fit
 from .forecast import energy_of_draws, forecast_scores, wis_of_draws
+from .last_layer import last_layer
 from .leave_out import leave_future_out, loo
 from .parallel import processes
 from .point import Mode, find_mode
@@ -27,6 +28,7 @@ __all__ = [
     "find_mode",
     "fit",
     "forecast_scores",
+    "last_layer",
     "leave_future_out",
     "load",
     "load_check",

@@ -19,17 +19,17 @@ import numpy as np
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel, describe
 
-from . import nuts, paper, point, svi
+from . import ensemble, nuts, paper, point, svi
 from .assemble import PACKAGES, assemble, convergence_warnings
 from .checkpoint import Checkpoint, digest
 from .coordinates import coordinates, potential
 from .options import check
 from .parallel import cores
-from .result import Fit
+from .result import Fit, best_draw
 
 log = logging.getLogger(__name__)
 
-METHODS = ("nuts", "svi", "point")
+METHODS = ("nuts", "svi", "point", "ensemble")
 
 
 def fit(
@@ -53,16 +53,16 @@ def fit(
     Parameters
     ----------
     model : the model.
-    method : "nuts" (full posterior by sampling), "svi" (variational), or "point" (the posterior's mode in the unconstrained coordinates that
-        are sampled, Jacobians included; or the paper's least squares).
+    method : "nuts" (full posterior by sampling), "svi" (variational), "point" (the posterior's mode in the unconstrained coordinates that
+        are sampled, Jacobians included; or the paper's least squares), or "ensemble" (many such modes, each of a randomised posterior).
     seed : of everything random; the same seed, versions and machine give the same fit.
     progress : show progress; by default on a terminal only.
     prior_samples : draws of the prior kept beside the posterior; 0 for none.
     title, config : kept with the fit, for reports.
     start : a fit of a model with the same paths and initial populations; the search for the mode sets out from its best draw, too, beside the prior
         median. With games whose agents decide almost at once, fit a softer game first. Not for the paper's least squares.
-    checkpoint : a folder, new or empty, in which the fit keeps what it has: the mode, every 50 transitions of NUTS, every 100 updates of SVI. It
-        stays when the fit is done; remove it then. Not for the paper's least squares.
+    checkpoint : a folder, new or empty, in which the fit keeps what it has: the mode, every 50 transitions of NUTS, every 100 updates of SVI,
+        members of an ensemble. It stays when the fit is done; remove it then. Not for the paper's least squares.
     resume : go on from what the checkpoint holds, if anything: the draws are those of a fit that was never stopped. The model, data, method,
         options, seed, versions of the packages that compute, backend, kind of processor and number of cores have to be the same, and are compared;
         the model by its words and by the density of its mode.
@@ -90,6 +90,9 @@ def fit(
           `seeds=1, epochs=500, learning_rate=1e-3, batch=10, window=0.2, held_out=0.1, patience=100`; see
           `bayes_mfg.inference.paper.fit_paper`. With several seeds the fit is the one with the lowest loss, and the settings say how far
           the seeds' paths lie apart.
+        - ensemble: `members=20, randomised="both", max_steps=500`. With "both" prior and data are randomised for every member (draws from the
+          posterior where all is linear and Gaussian), with "prior" the prior alone, with "none" members differ by their start; only "both"
+          searches for the mode first. See `bayes_mfg.inference.ensemble`.
 
     Returns
     -------
@@ -199,9 +202,7 @@ def _best_draw(start: Any, model: ForwardModel) -> np.ndarray:
     for what, same in alike.items():
         if not same:
             raise InputError(f"fit: start is the fit of another model; their {what} differ.")
-    flat = latent.to_numpy().reshape(-1, len(names))
-    has_density = "sample_stats" in start.tree.children and "lp" in start.tree["sample_stats"]
-    return flat[int(np.argmax(start.tree["sample_stats"]["lp"].to_numpy()))] if has_density else flat[-1]
+    return best_draw(start)
 
 
 def draw(
@@ -211,7 +212,7 @@ def draw(
 
     Statistics are `(chain, draw)`, but for the "elbo" of variational updates, `(update,)`.
     """
-    run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point}[method]
+    run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point, "ensemble": _ensemble}[method]
     try:
         return run(model, seed=seed, progress=progress, **options)
     except TypeError as error:
@@ -299,6 +300,21 @@ def _svi(model: ForwardModel, *, seed: int, progress: bool | None, **options: An
     settings = {**options, **approximation.settings}
     stats = approximation.stats | ({} if approximation.elbo is None else {"elbo": approximation.elbo})
     return approximation.flat[None], stats, settings, [*_doubts(mode), *approximation.warnings]
+
+
+def _ensemble(model: ForwardModel, *, seed: int, progress: bool | None, randomised: str = "both", **options: Any) -> tuple:
+    ensemble.check(model, randomised)
+    mode, checkpoint = None, options.pop("checkpoint", None)
+    if randomised == "both":
+        searched = {**options, "checkpoint": checkpoint}
+        mode, options, _ = _mode(model, searched, seed, progress, then=ensemble.point_fits, curvature=False)
+    elif given := [name for name in SEARCH if name in options]:
+        raise InputError(f'fit: {given[0]} is for the search for the mode, which an ensemble makes with randomised="both" alone.')
+    found = ensemble.point_fits(
+        model, mode, randomised=randomised, seed=seed, progress=progress, checkpoint=checkpoint, **options
+    )
+    warnings = [*([] if mode is None else _doubts(mode)), *found.warnings]
+    return found.flat[None], {name: x[None] for name, x in found.stats.items()}, {**options, **found.settings}, warnings
 
 
 def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: Any = "map", **options: Any) -> tuple:

@@ -14,6 +14,7 @@ LEAST = {
     "num_warmup": 0,
     "num_samples": 1,
     "max_tree_depth": 1,
+    "members": 2,
     "starts": 1,
     "screened": 0,
     "max_steps": 1,

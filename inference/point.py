@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
+from jax import Array
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import ForwardModel
+from bayes_mfg.models import Data, ForwardModel
 
-from .coordinates import coordinates, potential, value_and_gradient
+from .coordinates import compiled, coordinates, potential, value_and_gradient
 from .errors import FitError
 from .progress import bar
-from .sensitivity import quadratic
+from .report_stats import of_networks, quantiles
+from .sensitivity import Tilt, quadratic, tilted_quadratic, tilted_value_and_gradient
 
 WORST = 1e10
 """Potential given to the optimiser where a solve fails, so that its line search turns back; more where potentials themselves are large."""
@@ -49,7 +51,8 @@ class Mode:
     evaluations : gradients spent.
     failed_solves : points at which a solve failed on the way.
     starts : potentials that the starts ended with.
-    distance : of the farthest end of a start whose potential is within 2 of the best, in the metric of the covariance.
+    distance : of the farthest end of a start whose potential is within 2 of the best, in the metric of the covariance; with networks, whose weights
+        have many optima for one path, the largest difference of a path at any time (or of another unknown) in its sds.
     converged : whether the search ended at a minimum, and not at its limit of steps or where no step helped.
     flat : directions in which the curvature is flat, negative or could not be taken; they have unit scale.
     """
@@ -70,16 +73,16 @@ class Mode:
 class _Objective:
     """The potential and its exact gradient as scipy wants them, counting evaluations and failures; first order."""
 
-    def __init__(self, model: ForwardModel) -> None:
-        self.function = value_and_gradient(model)
-        self.data = model.data
+    def __init__(self, model: ForwardModel, tilt: Tilt | None = None) -> None:
+        self.function = value_and_gradient(model) if tilt is None else tilted_value_and_gradient(model)
+        self.args = (model.data,) if tilt is None else (model.data, tilt)
         self.evaluations = 0
         self.failures = 0
         self.failed = False
         self.worst = WORST
 
     def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = self.function(jnp.asarray(flat), self.data)
+        value, gradient = self.function(jnp.asarray(flat), *self.args)
         self.evaluations += 1
         value, gradient = float(value), np.asarray(gradient, dtype=float)
         self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)))
@@ -93,9 +96,9 @@ class _Objective:
 class _Expanded:
     """The potential with gradient and Gauss-Newton curvature, remembered at the last point; counts as `_Objective` does."""
 
-    def __init__(self, model: ForwardModel) -> None:
-        self.function = quadratic(model)
-        self.data = model.data
+    def __init__(self, model: ForwardModel, tilt: Tilt | None = None) -> None:
+        self.function = quadratic(model) if tilt is None else tilted_quadratic(model)
+        self.args = (model.data,) if tilt is None else (model.data, tilt)
         self.evaluations = 0
         self.failures = 0
         self.failed = False
@@ -107,7 +110,7 @@ class _Expanded:
         if self.flat is None or not np.array_equal(flat, self.flat):
             self.flat = np.array(flat)
             self.evaluations += 1
-            value, gradient, curvature = (np.asarray(x, float) for x in self.function(jnp.asarray(flat), self.data))
+            value, gradient, curvature = (np.asarray(x, float) for x in self.function(jnp.asarray(flat), *self.args))
             self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature)))
             if self.failed:
                 self.failures += 1
@@ -229,7 +232,7 @@ def find_mode(
     value, gradient = objective(best)
     left = float(np.linalg.norm(factor.T @ gradient))
     level = min(end[0] for end in ends) + 2.0
-    apart = [float(np.linalg.norm(np.linalg.solve(factor, end - best))) for height, end, _ in ends if height <= level]
+    apart = _apart(model, factor, best, [end for height, end, _ in ends if height <= level])
     return Mode(
         best,
         value,
@@ -239,11 +242,84 @@ def find_mode(
         objective.evaluations,
         objective.failures,
         tuple(end[0] for end in ends),
-        max(apart),
+        apart,
         # Without a curvature a gradient has no scale: then the search's own limit has to tell.
         left <= NEAR if measured else not limited,
         flat,
     )
+
+
+PATH_DRAWS = 200
+"""Draws around a mode from which the sds of paths are taken."""
+
+
+def _apart(model: ForwardModel, factor: np.ndarray, best: np.ndarray, ends: list[np.ndarray]) -> float:
+    """How far the farthest of some ends lies from the best, in posterior sds; see `Mode.distance`."""
+    space = coordinates(model)
+    others = [end for end in ends if not np.array_equal(end, best)]
+    hidden = of_networks(space.names)
+    if not others or not hidden.any():
+        return max((float(np.linalg.norm(np.linalg.solve(factor, end - best))) for end in others), default=0.0)
+    networks = {name.split("/")[0] for name, is_hidden in zip(space.names, hidden, strict=True) if is_hidden}
+    rest = np.array([name.split("/")[0] not in networks for name in space.names])
+
+    def paths(flat: Array, data: Data) -> dict[str, Array]:
+        found = model.trajectories(space.latents(space.constrain(flat), data), data).parameters
+        return {name: found[name] for name in networks}
+
+    along = compiled(model, "network_paths", lambda: jax.jit(jax.vmap(paths, in_axes=(0, None))))
+    around = best + np.random.default_rng(0).standard_normal((PATH_DRAWS, best.size)) @ factor.T
+    values = along(jnp.asarray(np.concatenate([[best], others, around])), model.data)
+    joint = np.concatenate([np.reshape(value, (len(value), -1)) for value in values.values()], axis=1)
+    low, high = quantiles(joint[1 + len(others) :], (0.1587, 0.8413))  # tails of a path behind a link are heavy
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = np.nan_to_num(np.abs(joint[1 : 1 + len(others)] - joint[0]) / (0.5 * (high - low))).max()
+    sds = np.linalg.norm(factor, axis=1)[rest]
+    return max(float(far), *(float(np.max(np.abs(end - best)[rest] / sds, initial=0.0)) for end in others))
+
+
+@dataclasses.dataclass(frozen=True)
+class Descent:
+    """The end of one search for the minimum of a tilted potential.
+
+    Attributes
+    ----------
+    location : `(size,)`; None where no point on the way from the start to the prior median has all equilibria.
+    converged : whether it ended at a minimum, and not at its limit of steps or where no step helped.
+    evaluations, failed_solves : as in `Mode`.
+    """
+
+    location: np.ndarray | None
+    converged: bool
+    evaluations: int
+    failed_solves: int
+
+
+def descend(model: ForwardModel, start: np.ndarray, tilt: Tilt, *, max_steps: int = 500) -> Descent:
+    """Minimum of a tilted potential from one start, of second order wherever that can be; compiled once for all tilts.
+
+    Parameters
+    ----------
+    model : the model.
+    start : `(size,)`; where its equilibria are not found, the search sets out nearer to the prior median.
+    tilt : the linear terms.
+    max_steps : iterations.
+    """
+    smooth = getattr(model, "branches", None) is None
+    objective = _Expanded(model, tilt) if smooth and len(start) <= MOST_DENSE else _Objective(model, tilt)
+    solvable = _solvable(objective, start, coordinates(model).prior_median())
+    if solvable is None:
+        return Descent(None, False, objective.evaluations, objective.failures)
+    begin, height = solvable
+    if isinstance(objective, _Expanded):
+        end, location, _ = objective.minimise(begin, max_steps)
+        location = location if end <= height else begin
+        _, gradient, curvature = objective.at(location)
+        converged = bool(np.linalg.norm(_square_root(curvature)[1].T @ gradient) <= NEAR)
+    else:
+        end, location, limited = _minimise(objective, begin, max_steps)
+        location, converged = (location, not limited) if end <= height else (begin, False)
+    return Descent(location, converged, objective.evaluations, objective.failures)
 
 
 def _most_probable(model: ForwardModel, points: list[np.ndarray], progress: bool | None) -> list[np.ndarray]:

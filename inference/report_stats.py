@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,25 @@ def decode(attrs: Mapping[Any, Any], name: str, kind: type) -> Any:
 def group(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Dataset of a group; an empty one where the group is missing."""
     return tree[name].to_dataset() if name in tree.children else xr.Dataset()
+
+
+def identified(latents: xr.Dataset) -> tuple[xr.Dataset, int]:
+    """Latent variables without weights and biases of networks whose hidden layers are unknown, and how many these are."""
+    if "coordinate" not in latents.coords:
+        return latents, 0
+    names = [str(name) for name in latents["coordinate"].values]
+    keep = ~of_networks(names)
+    return latents.isel(coordinate=keep) if keep.any() else xr.Dataset(), int((~keep).sum())
+
+
+def of_networks(names: Sequence[str]) -> NDArray[np.bool_]:
+    """Which coordinates are weights or biases of networks whose hidden layers are unknown: these, and never their paths, have symmetries.
+
+    A network with a known body has no unknown biases, and its output's weights are as identified as coefficients of a basis.
+    """
+    owners = {found[1] for name in names if (found := re.fullmatch(r"(.+)/biases_\d+\[.*\]", name))}
+    parts = [re.fullmatch(r"(.+)/(?:weights|biases)_\d+\[.*\]", name) for name in names]
+    return np.array([part is not None and part[1] in owners for part in parts], bool)
 
 
 def paths(tree: xr.DataTree) -> dict[str, str]:

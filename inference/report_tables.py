@@ -27,6 +27,7 @@ from .report_stats import (
     data_end,
     decode,
     group,
+    identified,
     labels,
     learning,
     observation,
@@ -38,6 +39,13 @@ _METHODS = {
     "nuts": "NUTS (Hamiltonian Monte Carlo)",
     "svi": "stochastic variational inference",
     "point": "a point estimate (posterior mode)",
+    "ensemble": "an ensemble of point fits",
+}
+
+_RANDOMISED = {
+    "both": "Prior and data were randomised for every member: draws from the posterior if the model were linear and Gaussian, near that elsewhere.",
+    "prior": "The prior was randomised for every member and the data were not: the spread is smaller than the posterior's.",
+    "none": "Members differ by their starts alone: their spread is that of optima, and no posterior.",
 }
 
 
@@ -62,6 +70,9 @@ def summary(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
     elif tree.attrs.get("method") == "point":
         text = "A point estimate says nothing about uncertainty: this page shows one value for each parameter, without bands."
         parts.append(paragraph(text))
+    elif tree.attrs.get("method") == "ensemble":
+        how = _RANDOMISED.get(str(decode(tree.attrs, "inference", dict).get("randomised")), "")
+        parts.append(paragraph(f"An ensemble of independent point fits: R-hat and ESS do not apply. {how}".strip()))
     elif not sampled(tree):
         text = (
             "The posterior is a variational approximation, drawn independently: R-hat and ESS do not apply, and how close it is "
@@ -111,7 +122,7 @@ def _story(tree: xr.DataTree) -> str:
     how = _METHODS.get(str(tree.attrs.get("method")), str(tree.attrs.get("method", "")))
     if how:
         count = [plural(int(posterior.sizes[d]), d) for d in ("chain", "draw") if posterior.sizes.get(d, 0)]
-        shown = count if sampled(tree) else count[-1:] if tree.attrs.get("method") == "svi" else []
+        shown = count if sampled(tree) else count[-1:] if tree.attrs.get("method") in ("svi", "ensemble") else []
         sentences.append(", ".join([f"Method: {how}", " of ".join(shown)] if shown else [f"Method: {how}"]))
     end = data_end(tree)
     if end is not None:
@@ -251,10 +262,17 @@ def diagnostics(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
     else:
         parts.append(paragraph("R-hat and ESS judge Markov chains and do not apply to this method.", "small"))
     parts += [_by_chain(tree), elbo(tree)]
-    latents = group(tree, "unconstrained_posterior")
+    latents, left_out = identified(group(tree, "unconstrained_posterior"))
     if latents.data_vars and chains:
         found = convergence(latents)
-        parts.append(fold(f"Latent variables ({len(found)})", _judged(found, chains, "Convergence of latent variables")))
+        table_of = _judged(found, chains, "Convergence of latent variables") if found else ""
+        if left_out:
+            text = (
+                f"{left_out} weights and biases of networks are left out: units can change places and signs without a change of the path, so that "
+                "chains may disagree about weights and agree about all that is estimated."
+            )
+            table_of += paragraph(text, "small")
+        parts.append(fold(f"Latent variables ({len(found)})", table_of))
     return "".join(parts)
 
 

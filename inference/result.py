@@ -49,7 +49,7 @@ class Fit:
 
     @property
     def method(self) -> str:
-        """How it was fitted: "point", "svi" or "nuts"."""
+        """How it was fitted: "point", "ensemble", "svi" or "nuts"."""
         return str(self.tree.attrs["method"])
 
     @property
@@ -80,7 +80,7 @@ class Fit:
         Returns
         -------
         DataFrame
-            One row per quantity; columns of `arviz.summary`, and the median. R-hat and ESS are absent for a point estimate.
+            One row per quantity; columns of `arviz.summary`, and the median. R-hat and ESS are absent for point estimates and ensembles of them.
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
@@ -92,7 +92,7 @@ class Fit:
         starts = ["mu0"] if "mu0" in posterior and posterior["mu0"][0, 0].size <= SUMMARY_STARTS else []
         for name in (*game, *own, *starts):
             parts[str(name)] = _thinned(posterior[name])
-        parts = {name: part for name, part in parts.items() if _varies(part) or self.method == "point"}
+        parts = {name: part for name, part in parts.items() if _varies(part) or self.method in ("point", "ensemble")}
         if self.method == "point":
             rows = {}
             for name, part in parts.items():
@@ -105,8 +105,9 @@ class Fit:
         # ArviZ takes the quantiles of its tail ESS from the configuration: here they are the ends of the interval that is shown.
         tail = 0.5 * (1.0 + ci_prob)
         with az.rc_context({"stats.ci_prob": tail}):
+            kind = "stats" if self.method == "ensemble" else "all"
             tables = [
-                az.summary(xr.Dataset({name: part}), ci_kind="eti", ci_prob=ci_prob, round_to="none")
+                az.summary(xr.Dataset({name: part}), kind=kind, ci_kind="eti", ci_prob=ci_prob, round_to="none")
                 for name, part in parts.items()
             ]
         for table, part in zip(tables, parts.values(), strict=True):
@@ -147,6 +148,14 @@ class Fit:
     def __repr__(self) -> str:
         sizes = self.tree["posterior"].sizes
         return f"Fit({self.method}, {sizes['chain']} chains x {sizes['draw']} draws, parameters {', '.join(self.parameters)})"
+
+
+def best_draw(fit: Fit) -> np.ndarray:
+    """The draw `(size,)` of the highest density, or the last where densities are not known, in unconstrained coordinates."""
+    flat = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
+    flat = flat.reshape(-1, flat.shape[-1])
+    has_density = "sample_stats" in fit.tree.children and "lp" in fit.tree["sample_stats"]
+    return flat[int(np.argmax(fit.tree["sample_stats"]["lp"].to_numpy()))] if has_density else flat[-1]
 
 
 def load(path: str | os.PathLike[str], model: ForwardModel | None = None) -> Fit:

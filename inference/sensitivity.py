@@ -39,9 +39,35 @@ class Quadratic(NamedTuple):
     curvature: Array
 
 
+class Tilt(NamedTuple):
+    """Linear terms that are taken off the potential, which moves its minimum and leaves its curvature.
+
+    Attributes
+    ----------
+    flat : per unconstrained coordinate, `(size,)`.
+    mu : per share of every population on the grid, `(R, T, d)`.
+    """
+
+    flat: Array
+    mu: Array
+
+
+type Outputs = tuple[Array, Array, dict[str, Array]]
+
+
 def quadratic(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> Quadratic`."""
     return compiled(model, "quadratic", lambda: jax.jit(_Expansion(model).__call__))
+
+
+def tilted_quadratic(model: ForwardModel) -> Any:
+    """Compiled `(flat, data, tilt) -> Quadratic` of the tilted potential."""
+    return compiled(model, "tilted_quadratic", lambda: jax.jit(_Expansion(model).__call__))
+
+
+def tilted_value_and_gradient(model: ForwardModel) -> Any:
+    """Compiled `(flat, data, tilt) -> (potential, gradient)` of the tilted potential."""
+    return compiled(model, "tilted_value_and_gradient", lambda: jax.jit(jax.value_and_grad(_Expansion(model).potential)))
 
 
 def _flat(x: Array) -> Array:
@@ -58,24 +84,40 @@ class _Expansion:
         self.local = self.space.local
         self.shared = np.setdiff1d(np.arange(self.space.size), self.local)
 
-    def __call__(self, flat: Array, data: Data) -> Quadratic:
-        model, space = self.model, self.space
-        own_names = tuple(name for name in space.shapes if name in model.observation.priors)
+    def seen(self, flat: Array, data: Data) -> tuple[Outputs, Array]:
+        """What the likelihood looks at - populations, what other branches add, its own unknowns - and whether all solves succeeded."""
+        sites = self.space.constrain(flat)
+        result = self.model.trajectories(self.space.latents(sites, data), data)
+        added = jnp.zeros(len(result.mu), result.mu.dtype) if result.correction is None else result.correction
+        own = {name: sites[name] for name in self.space.shapes if name in self.model.observation.priors}
+        return (result.mu, added, own), jnp.all(result.code == Code.CONVERGED)
 
-        def seen(flat: Array) -> tuple[tuple[Array, Array, dict[str, Array]], Array]:
-            """What the likelihood looks at - populations, what other branches add, its own unknowns - and whether all solves succeeded."""
-            sites = space.constrain(flat)
-            result = model.trajectories(space.latents(sites, data), data)
-            added = jnp.zeros(len(result.mu), result.mu.dtype) if result.correction is None else result.correction
-            return (result.mu, added, {name: sites[name] for name in own_names}), jnp.all(result.code == Code.CONVERGED)
+    def misfit(self, outputs: Outputs, data: Data, tilt: Tilt | None) -> Array:
+        """Negative log likelihood of what it looks at, tilted."""
+        mu, added, own = outputs
+        likelihood = self.model.likelihood({"own": own}, mu, data).mask(data.record.mask)
+        value = -jnp.sum(jnp.where(data.record.mask, likelihood.log_prob(data.record.values), 0.0)) - jnp.sum(added)
+        return value if tilt is None else value - jnp.sum(tilt.mu * mu)
 
-        def misfit(outputs: tuple[Array, Array, dict[str, Array]]) -> Array:
-            mu, added, own = outputs
-            likelihood = model.likelihood({"own": own}, mu, data).mask(data.record.mask)
-            return -jnp.sum(jnp.where(data.record.mask, likelihood.log_prob(data.record.values), 0.0)) - jnp.sum(added)
+    def prior(self, flat: Array, data: Data, tilt: Tilt | None) -> Array:
+        """Negative log prior density, tilted."""
+        value = self.space.prior_potential(flat, data)
+        return value if tilt is None else value - jnp.sum(tilt.flat * flat)
+
+    def potential(self, flat: Array, data: Data, tilt: Tilt | None = None) -> Array:
+        """Negative log density, tilted; NaN where a solve fails."""
+        outputs, found = self.seen(flat, data)
+        return jnp.where(found, self.misfit(outputs, data, tilt) + self.prior(flat, data, tilt), jnp.nan)
+
+    def __call__(self, flat: Array, data: Data, tilt: Tilt | None = None) -> Quadratic:
+        def seen(flat: Array) -> tuple[Outputs, Array]:
+            return self.seen(flat, data)
+
+        def misfit(outputs: Outputs) -> Array:
+            return self.misfit(outputs, data, tilt)
 
         def prior(flat: Array) -> Array:
-            return space.prior_potential(flat, data)
+            return self.prior(flat, data, tilt)
 
         outputs, push, found = jax.linearize(seen, flat, has_aux=True)
         slope = jax.grad(misfit)
@@ -85,7 +127,7 @@ class _Expansion:
             moved = push(direction)
             return moved, jax.jvp(slope, (outputs,), (moved,))[1]
 
-        size, dtype = space.size, flat.dtype
+        size, dtype = self.space.size, flat.dtype
         eye = jnp.eye(size, dtype=dtype)
         together = jnp.zeros((len(self.local), size), dtype).at[np.arange(len(self.local))[:, None], self.local].set(1.0)
         directions = jnp.concatenate([eye[self.shared], together])

@@ -117,7 +117,7 @@ class ForwardModel(Rebuilt, abc.ABC):
         self.data_index = np.arange(population.n_times)
         self.context = Context(self.grid.times, population.times, population.states, population.n_trajectories)
         self.paths: dict[str, Path] = dict(paths)
-        self.bound: dict[str, BoundPath] = {name: path.bind(parameters[name], self.context) for name, path in self.paths.items()}
+        self.bound: dict[str, BoundPath] = {name: self._bind(path, parameters[name]) for name, path in self.paths.items()}
         self.labels: dict[str, tuple[str, ...]] = {}
         self.columns = observation.columns(population)
         self.state_index = observation.index(population)
@@ -179,6 +179,27 @@ class ForwardModel(Rebuilt, abc.ABC):
             other.initial = Known(initial)
         other.data = other._data(population)
         return other
+
+    def with_paths(self, paths: Mapping[str, Path]) -> Self:
+        """The same model with other paths for some of its parameters; nothing compiled is shared.
+
+        Raises
+        ------
+        InputError : for a parameter that has no path here, and a path that does not fit its parameter.
+        """
+        for name, path in paths.items():
+            if name not in self.bound or not isinstance(path, Path):
+                raise InputError(f"with_paths: {name!r} is {path!r}; a path of one of {', '.join(self.bound)} is needed.")
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.paths = {**self.paths, **paths}
+        other.bound = {**self.bound, **{name: self._bind(path, self.bound[name].parameter) for name, path in paths.items()}}
+        other.compiled = {}
+        other.data = other._data(self.population)
+        return other
+
+    def _bind(self, path: Path, parameter: Parameter) -> BoundPath:
+        return path.bind(parameter, self.context)
 
     def _data(self, population: Population) -> Data:
         dtype = jnp.zeros(()).dtype

@@ -16,7 +16,7 @@ from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths import Link, Neural, Softplus
+from bayes_mfg.paths import BoundPath, Link, Neural, Path, Softplus
 
 from .calibration import Data, ForwardModel, Trajectories, parameters_in_words
 from .observations import Observation
@@ -131,10 +131,12 @@ class NeuralODE(ForwardModel):
             horizon=horizon,
             substeps=substeps,
         )
-        bound = self.bound[PARAMETER]
-        words = bound.description.replace("the equilibrium population", "the population")
-        self.bound = {PARAMETER: dataclasses.replace(bound, description=words)}
         self.labels = {PARAMETER: tuple(f"{states[x]} to {states[y]}" for x, y in pairs)}
+
+    def _bind(self, path: Path, parameter: Parameter) -> BoundPath:
+        bound = super()._bind(path, parameter)
+        words = bound.description.replace("the equilibrium population", "the population")
+        return dataclasses.replace(bound, description=words)
 
     def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
         """Populations and rates that the unknowns imply; pure and differentiable in forward and reverse mode."""

@@ -10,11 +10,11 @@ import numpyro.distributions as dist
 import pytest
 
 from bayes_mfg import models, paths
-from bayes_mfg.config.calibration import GAMES, READERS, build_model, load_config
+from bayes_mfg.config.calibration import GAMES, READERS, _inference, build_model, load_config
 from bayes_mfg.config.files import write_toml
 from bayes_mfg.config.simulation import load_simulation
 from bayes_mfg.config.values import Place, distribution, toml_value
-from bayes_mfg.errors import InputError
+from bayes_mfg.errors import ConfigError, InputError
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -178,6 +178,7 @@ def test_every_game_reader_and_family_can_be_named() -> None:
 FIELDS = [
     ('family = "GaussianProcess"\nlength_scale = {distribution = "Gamma", concentration = 5.0, rate = 1.0}', "GaussianProcess"),
     ('family = "Spline"\nknots = [0, 4, 8, 13]\ndegree = 2\ncentered = true', "Spline"),
+    ('family = "Neural"\nbody = "random"\nbody_seed = 3', "Neural"),
     ('family = "Neural"\ninput = ["time", "population"]\nwidth = 4\nlink = {kind = "Softplus", floor = 0.1}', "Neural"),
     ('family = "RandomWalk"\nscale = {distribution = "HalfNormal", scale = 0.5}\nlevel = 1', "RandomWalk"),
     ('family = "Spline"\ninput = "population"\nstates = ["I"]', "Spline"),
@@ -202,6 +203,19 @@ def test_distributions_are_those_of_numpyro() -> None:
     gamma = distribution({"distribution": "Gamma", "concentration": [2.0, 3.0], "rate": 1}, place)
     assert isinstance(gamma, dist.Gamma)
     assert gamma.shape() == (2,)
+
+
+def test_an_ensemble_has_its_own_options() -> None:
+    place = Place("x.toml", "inference")
+    table = {"method": "ensemble", "members": 5, "randomised": "prior", "seed": 2}
+    assert _inference(table, place) == ("ensemble", 2, 500, {"members": 5, "randomised": "prior"})
+    for odd, words in (
+        ({"members": 1}, "at least 2"),
+        ({"randomised": "data"}, "both, prior, none"),
+        ({"guide": "full"}, "guide"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            _inference({**table, **odd}, place)
 
 
 def test_overrides_are_in_the_text_that_is_kept(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.equilibrium.solve import MAX_STEPS
 from bayes_mfg.errors import ConfigError, DataError, InputError
 from bayes_mfg.games import Game
-from bayes_mfg.inference import nuts, paper, point, svi
+from bayes_mfg.inference import ensemble, nuts, paper, point, svi
 from bayes_mfg.inference.fit import METHODS
 from bayes_mfg.inference.fit import fit as fit_function
 from bayes_mfg.models import Calibration
@@ -66,7 +66,7 @@ class Config:
     reader_options : its arguments; the path, where it has one, is absolute or relative to the current folder.
     game, paths, observation, initial : what a `Calibration` is made of.
     grid : keyword arguments of `Calibration`: horizon, substeps, scheme, method, control.
-    method : "nuts", "svi" or "point".
+    method : "nuts", "svi", "point" or "ensemble".
     seed : of everything random.
     prior_samples : draws of the prior.
     options : of the method.
@@ -310,6 +310,7 @@ def _reader(
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda x: 0 <= x < 2**32, "a whole number from 0 to 4294967295"),
     "prior_samples": (lambda x: x >= 0, "a whole number of at least 0"),
+    "members": (lambda x: x >= 2, "a whole number of at least 2"),
     "screened": (lambda x: x >= 0, "a whole number of at least 0"),
     "tolerance": (lambda x: x >= 0, "a number of at least 0"),
     "target_accept_prob": (lambda x: 0 < x < 1, "a number above 0 and below 1"),
@@ -326,6 +327,8 @@ def _method_functions(method: str, table: Mapping[str, Any], place: Place) -> li
         return [searches, (nuts.sample, set())]
     if method == "svi":
         return [searches, (svi.approximate, set())]
+    if method == "ensemble":
+        return [searches, (ensemble.point_fits, {"members", "randomised", "max_steps"})]
     objective = choose(table.get("objective", "map"), ("map", "paper"), place.at("objective"))
     return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, {"starts", "screened", "max_steps"})]
 
@@ -355,6 +358,8 @@ def _inference(table: Mapping[str, Any], place: Place) -> tuple[str, int, int, d
                 raise ConfigError(f"{place.at(name)} = {shown(value)}; {words} is needed.")
     if "guide" in found:
         choose(found["guide"], svi.GUIDES, place.at("guide"))
+    if "randomised" in found:
+        choose(found["randomised"], ensemble.RANDOMISED, place.at("randomised"))
     seed, prior_samples = (found.pop(name, own[name].default) for name in ("seed", "prior_samples"))
     return method, seed, prior_samples, found
 

@@ -5,7 +5,7 @@ from .compatibility import complete_numpyro
 from .constant import Constant
 from .gaussian_process import GaussianProcess
 from .links import Below, Bounded, Identity, Link, Positive, Softplus
-from .neural import Neural
+from .neural import Body, Neural
 from .pooled import Pooled, PooledPath
 from .splines import PiecewiseConstant, RandomWalk, Spline
 
@@ -18,6 +18,7 @@ complete_numpyro()
 __all__ = [
     "FAMILIES",
     "Below",
+    "Body",
     "BoundPath",
     "Bounded",
     "Conditional",
