@@ -265,7 +265,7 @@ class _Job:
 
 def _work(parcel: Parcel, job: _Job) -> dict[str, Any]:
     """What a worker does."""
-    return _ranked(parcel.open(), job)
+    return _ranked(parcel.model, job)
 
 
 def _done(
@@ -276,6 +276,8 @@ def _done(
         yield from ((job.number, _ranked(model, job)) for job in jobs)
         return
     parcel = Parcel(model)
+    if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
+        parcel.check()
     running = {executor.submit(_work, parcel, job): job.number for job in jobs}
     try:
         for future in concurrent.futures.as_completed(running):

@@ -1,16 +1,20 @@
 """Work shared between processes: a pool whose workers keep out of each other's way, and models that travel to them once."""
 
 import concurrent.futures
-import hashlib
 import multiprocessing
+import multiprocessing.reduction
 import os
-import pickle
+import uuid
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
+
+from .worker import begin
 
 SETTINGS = (
     "jax_enable_x64",
@@ -20,7 +24,7 @@ SETTINGS = (
     "jax_threefry_partitionable",
     "jax_default_prng_impl",
 )
-"""What a worker's JAX has to have as the caller's."""
+"""Settings of JAX that a worker takes over from the process that makes it."""
 
 
 def cores() -> list[int]:
@@ -55,47 +59,54 @@ def processes(workers: int | None = None) -> concurrent.futures.ProcessPoolExecu
     for k in range(count):
         mine = available[k * len(available) // count : (k + 1) * len(available) // count]
         seats.put(mine or [available[k % len(available)]])
-    return concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=_sit, initargs=(seats,))
-
-
-def _sit(seats: Any) -> None:
-    """Keep to the next free cores, before JAX starts its threads."""
-    mine = seats.get()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, mine)
+    settings = {name: getattr(jax.config, name) for name in SETTINGS if hasattr(jax.config, name)}
+    return concurrent.futures.ProcessPoolExecutor(count, mp_context=context, initializer=begin, initargs=(seats, settings))
 
 
 class Parcel:
-    """A model on its way to workers, with the caller's JAX settings; each worker opens it once.
+    """A model on its way to workers, each of which makes and compiles it once.
 
     Parameters
     ----------
-    model : the model; its pieces must be such that `pickle` takes them (games and priors defined in a module, not inside a function).
-
-    Raises
-    ------
-    InputError : when they are not.
+    model : the model.
     """
 
     def __init__(self, model: ForwardModel) -> None:
+        self.model = model
+        self.name = uuid.uuid4().hex
+        self.precision = str(jnp.zeros(()).dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrived, (self.name, self.precision, *self.model.__reduce__())
+
+    def check(self) -> None:
+        """Refuse a model that cannot travel.
+
+        Raises
+        ------
+        InputError : where a piece is defined inside a function, or where only this process finds it.
+        """
         try:
-            self.content = pickle.dumps(model)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            multiprocessing.reduction.ForkingPickler.dumps(self)
+        except Exception as error:  # of whatever kind the piece that cannot travel raises
             raise InputError(f"The model cannot be sent to other processes ({error}); define its pieces in a module.") from error
-        self.name = hashlib.sha256(self.content).hexdigest()
-        self.process = os.getpid()
-        self.settings = {name: getattr(jax.config, name) for name in SETTINGS if hasattr(jax.config, name)}
-
-    def open(self) -> ForwardModel:
-        """The model, with what has been compiled for it in this process."""
-        if os.getpid() != self.process:
-            for name, value in self.settings.items():
-                if getattr(jax.config, name) != value:
-                    jax.config.update(name, value)
-        if self.name not in _opened:
-            _opened.clear()  # compiled programs are large: of one model at a time
-            _opened[self.name] = pickle.loads(self.content)
-        return _opened[self.name]
 
 
-_opened: dict[str, ForwardModel] = {}
+_opened: dict[str, Parcel] = {}
+
+
+def _arrived(name: str, precision: str, make: Callable[..., ForwardModel], made_from: tuple[Any, ...]) -> Parcel:
+    """The parcel in a worker, opened when it comes for the first time.
+
+    Raises
+    ------
+    InputError : when this worker computes in another precision than the sender.
+    """
+    if name not in _opened:
+        mine = str(jnp.zeros(()).dtype)
+        if mine != precision:
+            raise InputError(f"A worker computes in {mine}, the check in {precision}; set JAX_ENABLE_X64 alike for both.")
+        parcel = Parcel(make(*made_from))
+        _opened.clear()  # compiled programs are large: of one model at a time
+        _opened[name] = parcel
+    return _opened[name]

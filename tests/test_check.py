@@ -14,6 +14,7 @@ from one_unknown import NOISE, Fragile, calibration, simulated
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, check, load_check, processes
+from bayes_mfg.inference.parallel import Parcel
 from bayes_mfg.inference.uniformity import band, covered, p_value, rank
 from bayes_mfg.models import Dirichlet, Multinomial
 
@@ -243,5 +244,6 @@ def test_what_cannot_travel_is_refused(model):
         """Defined inside a function, where no other process finds it."""
 
     local = small(Local(2.0))
-    with concurrent.futures.ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match="cannot be sent to other processes"):
-        check(local, samplers.exact, simulations=1, executor=pool)
+    with pytest.raises(InputError, match="cannot be sent to other processes"):
+        Parcel(local).check()
+    Parcel(model).check()
