@@ -49,8 +49,8 @@ def loo(
     """Expected log predictive density of data left out, by Pareto-smoothed importance sampling (PSIS-LOO).
 
     What is left out at a time is a unit: an observation, a whole trajectory, or all trajectories within a block of times. The log density of a unit
-    is the joint one of its observations given a draw, their sum. Observations whose density is the same in every draw (a known start with known noise)
-    are no part of any unit, as in `fit.tree["log_likelihood"]`.
+    is the joint one of its observations given a draw, their sum. Observations whose density is the same in every draw (a known start with known
+    noise) are no part of any unit, as in `fit.tree["log_likelihood"]`.
 
     **Trajectories.** A trajectory's own unknowns - an unknown initial population - are determined by its own data alone, and draws of them tell
     nothing about a trajectory left out. They are integrated out: with `z` these unknowns, `theta` the others, and any density `q(z | theta)`,
