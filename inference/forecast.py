@@ -33,10 +33,10 @@ def forecast_scores(
 ) -> pd.DataFrame:
     """Scores of a fit's forecasts of what its trajectories did after the data, by horizon.
 
-    The trajectories go on from the fitted ones, under a model whose `horizon` reaches beyond its data; nothing of `population` but its
-    times and sizes enters the forecast. `population.until(t)` and `population.after(t)` divide a record. All scores but the log score are
-    of recorded shares, on the scale from 0 to 1: counts are divided by their totals, so that scores of unequal populations can be averaged.
-    Times a common total, CRPS, energy score and weighted interval score are those of the counts.
+    The trajectories go on from the fitted ones, under a model whose `horizon` reaches beyond its data; nothing of `population` but its times
+    and sizes enters the forecast. `population.until(t)` and `population.after(t)` divide a record. All scores but the log score are of recorded
+    shares, on the scale from 0 to 1: counts are divided by their totals, so that scores of unequal populations can be averaged. Times a common
+    total, CRPS, energy score and weighted interval score are those of the counts.
 
     Parameters
     ----------

@@ -210,6 +210,20 @@ def test_the_future_left_out_is_the_integral_over_the_posterior_of_the_past(fitt
     assert result.kind == "lfo_cv" and result.n_refits == 2
 
 
+def test_every_forecast_of_the_future_sees_the_past_alone(fitted, monkeypatch):
+    hidden = []
+
+    def spied(fit, model, gone, seed, options):
+        hidden.append(gone)
+        return fit.tree["unconstrained_posterior"]["latent"].to_numpy()[0, :100]
+
+    monkeypatch.setattr("bayes_mfg.inference.leave_out._refitted", spied)
+    result = leave_future_out(fitted, blocks=3)
+    assert len(hidden) == 2
+    for gone, start in zip(hidden, result.elpd_i["start"].to_numpy(), strict=True):
+        np.testing.assert_array_equal(gone, np.broadcast_to((start <= TIMES)[:, None], gone.shape))
+
+
 # Unknown initial populations.
 
 
