@@ -10,6 +10,7 @@ ranks' empirical distribution), coverage of 50, 80 and 90 % intervals, the mean 
 posterior.
 
 - lq: linear-quadratic game, gamma(t) a Gaussian process, unknown noise, two trajectories from known starts, eleven times.
+- pooled: linear-quadratic game, a constant gamma for each of five trajectories, partially pooled, six times, known noise.
 - sir: constant contagion, recovery and contact cost and an unknown start; counts of the infected, of 500 people, on 12 of 16 days.
 
 Fits run in as many processes as there are cores. Seed 0 throughout. With `--out DIR` the folder gets `<case>-<method>.json` and `.svg`; with
@@ -47,6 +48,20 @@ def lq() -> bm.models.Calibration:
     )
 
 
+def pooled() -> bm.models.Calibration:
+    """A constant gamma for every trajectory, around a typical one."""
+    starts = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.1, 0.2, 0.7]])
+    path = bm.paths.Pooled(bm.paths.Constant(level=1.5, level_scale=0.3), scale=dist.HalfNormal(1.0))
+    return bm.models.Calibration(
+        bm.games.LinearQuadratic(),
+        _blank(np.linspace(0.0, 1.0, 6), starts, ("0", "1", "2")),
+        {"gamma": path},
+        bm.models.Dirichlet(noise=2e-3),
+        initial=starts,
+        substeps=4,
+    )
+
+
 def sir() -> bm.models.Calibration:
     """Constant parameters of an epidemic of which some days are seen."""
     days = np.arange(16.0)
@@ -71,7 +86,7 @@ def _blank(times: np.ndarray, starts: np.ndarray, states: tuple[str, ...]) -> bm
     return bm.data.Population(times, proportions=shares, states=states)
 
 
-CASES: dict[str, Callable[[], bm.models.Calibration]] = {"lq": lq, "sir": sir}
+CASES: dict[str, Callable[[], bm.models.Calibration]] = {"lq": lq, "pooled": pooled, "sir": sir}
 
 
 def main() -> int:
