@@ -52,6 +52,9 @@ def test_with_the_prior_alone_the_spread_is_too_small_by_a_known_factor(model):
     mean, covariance = posterior(model.population)
     flat = locations(fit(model, "ensemble", members=MEMBERS, randomised="prior", seed=0, prior_samples=0))
     white = np.linalg.solve(covariance, (flat - mean).T).T
+    # Member by member: the posterior's mean, had the prior been centred at the member's own draw.
+    starts, _ = ensemble.randomisation(model, None, "prior", MEMBERS, 0)
+    np.testing.assert_allclose(white, starts, atol=1e-3)
     low, high = scipy.stats.chi2.ppf([0.5e-4, 1 - 0.5e-4], 2 * MEMBERS) / (2 * MEMBERS)
     assert low < np.mean(white**2) < high
 
