@@ -228,7 +228,7 @@ def _quantities(
     for key, values in implied.items():
         kind, _, name = key.partition("/")
         if kind in ("parameter", "group") and model.bound[name].priors:
-            several = kind == "parameter" and model.varies_by_trajectory(name)
+            several = model.varies_by_trajectory(name) if kind == "parameter" else model.group_varies(name)
             names = [list(population.trajectories)] if several else []
             axis = 1 + len(names)
             constant = model.bound[name].is_constant

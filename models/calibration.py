@@ -190,8 +190,7 @@ class ForwardModel(Rebuilt, abc.ABC):
         for name, path in paths.items():
             if name not in self.bound or not isinstance(path, Path):
                 raise InputError(f"with_paths: {name!r} is {path!r}; a path of one of {', '.join(self.bound)} is needed.")
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
+        other = self._changed("with_paths", dict(paths))
         other.paths = {**self.paths, **paths}
         other.bound = {**self.bound, **{name: self._bind(path, self.bound[name].parameter) for name, path in paths.items()}}
         other.compiled = {}

@@ -1,6 +1,7 @@
 """Protects simulation-based calibration: right samplers pass, wrong ones do not, and nothing is left out in silence."""
 
 import concurrent.futures
+import pickle
 import re
 import xml.etree.ElementTree as ET
 
@@ -14,9 +15,11 @@ from one_unknown import NOISE, Fragile, calibration, simulated
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, check, load_check, processes
+from bayes_mfg.inference.coordinates import potential
 from bayes_mfg.inference.parallel import Parcel
 from bayes_mfg.inference.uniformity import band, covered, p_value, rank
 from bayes_mfg.models import Dirichlet, Multinomial
+from bayes_mfg.paths import Constant
 
 PRIOR = dist.LogNormal(0.0, 0.5)
 """Wider ones reach shares that are too small for floating point numbers."""
@@ -234,6 +237,15 @@ def test_refusals(model, options, sentence):
     given = {"method": samplers.exact, "simulations": 1, **options}
     with pytest.raises(InputError, match=re.escape(sentence)):
         check(model, **given)
+
+
+def test_a_model_travels_with_its_changes(model):
+    """What arrives is the model after `with_population` and `with_paths`, not the one it was first made as."""
+    other = model.with_population(simulated(noise="dirichlet", size=NOISE, seed=7)).with_paths({"gamma": Constant(level=2.0)})
+    arrived = pickle.loads(pickle.dumps(other))
+    point = np.array([0.3])
+    assert potential(arrived)(point, arrived.data) == pytest.approx(float(potential(other)(point, other.data)), rel=1e-12)
+    assert potential(arrived)(point, arrived.data) != pytest.approx(float(potential(model)(point, model.data)))
 
 
 def test_what_cannot_travel_is_refused(model):
