@@ -8,9 +8,9 @@ The model is that of `python -m benchmarks.coverage arc`: the linear-quadratic g
 
 `gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode.
 
-`nuts` runs `fit(..., num_chains=4, num_samples=500)` and NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own coordinates, with as
-many transitions for warm-up and fewer draws (they are dear); the figure compared is leapfrog steps (gradients) per effective draw, of the worst of
-gamma(t) at every time, noise and initial shares, after warm-up, and with warm-up counted.
+`nuts` samples as `fit(..., num_chains=4, num_samples=500)` does; `default` runs NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own
+coordinates, one chain, with fewer transitions: they are dear. The figure to compare is leapfrog steps (gradients) per effective draw after warm-up,
+of the worst of gamma(t) at every time, noise and initial shares.
 """
 
 import argparse
@@ -81,64 +81,63 @@ def worst(model: bm.models.Calibration, flat: np.ndarray) -> tuple[float, float,
     return max(float(r_hat[name].max()) for name in parts), float(ess[least].min()), least
 
 
-def nuts(model: bm.models.Calibration, theirs: int) -> None:
-    """Gradients per effective draw, ours and theirs."""
+def ours(model: bm.models.Calibration) -> None:
+    """Gradients per effective draw of the package's sampler."""
     begin = time.perf_counter()
     mode = find_mode(model, starts=1)
-    searched = time.perf_counter() - begin
+    print(f"mode {time.perf_counter() - begin:.1f} s with compiling", flush=True)
     options = {"num_chains": CHAINS, "num_warmup": WARMUP, "num_samples": DRAWS}
-    begin = time.perf_counter()
-    sample(model, mode, seed=1, **options)
-    first = time.perf_counter() - begin
-    begin = time.perf_counter()
-    draws = sample(model, mode, seed=0, **options)
-    taken = time.perf_counter() - begin
+    taken = []
+    for seed in (1, 0):
+        begin = time.perf_counter()
+        draws = sample(model, mode, seed=seed, **options)
+        taken.append(time.perf_counter() - begin)
     steps = int(draws.stats["n_steps"].sum())
     r_hat, ess, name = worst(model, draws.flat)
-    print(f"mode {searched:.1f} s with compiling; NUTS {first:.1f} s with compiling, {taken:.1f} s again ({draws.chain_method})")
+    print(f"NUTS {taken[0]:.1f} s with compiling, {taken[1]:.1f} s again ({draws.chain_method})")
     print(
         f"{CHAINS} x {DRAWS} draws: R-hat {r_hat:.4f}, ESS {ess:.0f} ({name}), divergences {int(draws.stats['diverging'].sum())}"
     )
-    mine = steps / ess, (steps + draws.warmup_steps) / ess
     print(
-        f"gradients per effective draw {mine[0]:.1f}, with warm-up {mine[1]:.1f}; {steps / draws.flat[..., 0].size:.1f} per draw"
+        f"gradients per effective draw {steps / ess:.1f}; {steps / draws.flat[..., 0].size:.1f} per draw; {draws.warmup_steps} in warm-up"
     )
 
+
+def default(model: bm.models.Calibration, warmup: int, samples: int) -> None:
+    """Gradients per effective draw of NumPyro's sampler as it comes."""
     space = coordinates(model)
+    mode = find_mode(model, starts=1)
     sites = {name: np.asarray(value) for name, value in space.constrain(jnp.asarray(mode.location)).items()}
-    chain = MCMC(
-        NUTS(model, init_strategy=init_to_value(values=sites)),
-        num_warmup=WARMUP,
-        num_samples=theirs,
-        num_chains=1,
-        progress_bar=False,
-    )
+    kernel = NUTS(model, init_strategy=init_to_value(values=sites))
+    chain = MCMC(kernel, num_warmup=warmup, num_samples=samples, num_chains=1, progress_bar=False)
     begin = time.perf_counter()
     chain.warmup(jax.random.key(0), model.data, extra_fields=("num_steps",), collect_warmup=True)
     before = int(np.sum(chain.get_extra_fields()["num_steps"]))
+    print(f"warm-up of {warmup}: {before} gradients, {time.perf_counter() - begin:.0f} s with compiling", flush=True)
+    begin = time.perf_counter()
     chain.run(jax.random.key(1), model.data, extra_fields=("num_steps",))
     taken = time.perf_counter() - begin
     flat = np.asarray(jax.vmap(space.unconstrain)({name: chain.get_samples()[name] for name in space.shapes}))
     steps = int(np.sum(chain.get_extra_fields()["num_steps"]))
     r_hat, ess, name = worst(model, flat[None])
-    other = steps / ess, (steps + before) / ess
-    print(
-        f"NumPyro's default, one chain of {theirs} draws: {taken:.0f} s with compiling, R-hat {r_hat:.3f}, ESS {ess:.0f} ({name})"
-    )
-    print(f"gradients per effective draw {other[0]:.1f}, with warm-up {other[1]:.1f}; {steps / theirs:.1f} per draw")
-    print(f"ratio {other[0] / mine[0]:.1f}")
+    print(f"one chain of {samples} draws: {taken:.0f} s, R-hat {r_hat:.3f}, ESS {ess:.0f} ({name})")
+    print(f"gradients per effective draw {steps / ess:.1f}; {steps / samples:.1f} per draw")
 
 
 def main() -> int:
     """Command line."""
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["gradient", "nuts"])
-    parser.add_argument("--theirs", type=int, default=200, help="draws of NumPyro's default sampler")
+    parser.add_argument("what", choices=["gradient", "nuts", "default"])
+    parser.add_argument("--warmup", type=int, default=WARMUP, help="of `default`")
+    parser.add_argument("--samples", type=int, default=200, help="of `default`")
     options = parser.parse_args()
     population, _ = data_set("arc", 0)
     model = model_of("arc", population)
-    gradient(model) if options.what == "gradient" else nuts(model, options.theirs)
+    if options.what == "default":
+        default(model, options.warmup, options.samples)
+    else:
+        {"gradient": gradient, "nuts": ours}[options.what](model)
     return 0
 
 

@@ -5,18 +5,20 @@ say little about `z`, it and `tau` are all but independent in the posterior. Whe
 `tau` lie along a hyperbola on which a sampler is slow; it is quick in `x` itself, whose prior `Normal(g, tau)` in turn is a funnel where data say
 little. Between the two lies `y = c g + tau^c z`, whose prior is `Normal(c g, tau^c)`: not centred for `c = 0`, centred for `c = 1`.
 
-In a normal model with known `tau`, `y` is independent of `g` given the data if `c` is the share of the prior variance of `z` that the data of its own
-trajectory remove, `1 - var(z | data, g, tau) = tau^2 I / (1 + tau^2 I)`, with the information `I` of these data about the deviation. That is the rule
-here, for every coordinate of every trajectory. `I` and what the data say of the deviation are read off the curvature and the place of the mode, over
-all unknowns of that trajectory with what is shared held fixed. The share is taken at the lower end (`LOW`) of the posterior that `tau` has in the
-normal model with this information: where `tau` comes near 0 a centred coordinate is a funnel, whatever the share at a typical `tau`. So a coordinate
-that the data determine is centred while another, such as the weight of a quick oscillation, is not, and so are trajectories with more or fewer
-data, and none where the data do not tell `tau` from 0.
+In a normal model with known `tau`, `c g + tau z` is independent of `g` given the data if `c` is the share of the prior variance of `z` that the
+data of its own trajectory remove, `1 - var(z | data, g, tau) = tau^2 I / (1 + tau^2 I)`, with the information `I` of these data about the
+deviation. With the scale `tau^c` in place of `tau`, which is what makes `c = 0` not centred, this is exact for `c` of 0 and 1 and a rule of thumb
+between; it is the rule here, for every coordinate of every trajectory. `I` and what the data say of the deviation are read off the curvature and
+the place of the mode, over all unknowns of that trajectory with what is shared held fixed. The share is taken at the lower end (`LOW`) of the
+posterior that `tau` has in the normal model with this information: where `tau` comes near 0 a centred coordinate is a funnel, whatever the share at
+a typical `tau`. So a coordinate that the data determine is centred while another, such as the weight of a quick oscillation, is not, and so are
+trajectories with more or fewer data, and none where the data do not tell `tau` from 0.
 
 The density is that of the same posterior in other coordinates, its Jacobian included; modes and variational fits stay in `z`, in which the
 density is bounded.
 Source: Papaspiliopoulos, Roberts and Skold, Non-centered parameterisations for hierarchical models and data augmentation, Bayesian Statistics 7
-(2003), section 3; the choice of `c` per coordinate from the curvature is our own.
+(2003), section 3, for the share; Gorinova, Moore and Hoffman, Automatic reparameterisation of probabilistic programs, ICML 2020, for `y`; the choice
+of `c` per coordinate from the curvature is our own.
 """
 
 import dataclasses

@@ -17,6 +17,8 @@ from .uniformity import covered, p_value
 
 RANKED = "ranked"
 
+PARETO_K = 0.7
+
 LEVELS = (0.5, 0.8, 0.9)
 """Central intervals whose coverage is told."""
 
@@ -89,7 +91,7 @@ class Check:
         """What a reader must know: quantities whose ranks are not uniform, fits that failed, draws that are not independent enough."""
         told = []
         table = self.table()
-        # Holm's step-down: the chance of any false sentence is 1 % whatever the dependence between quantities.
+        # Holm's step-down: the chance of any false sentence is 1 %, whatever the dependence between quantities.
         order = table["p_value"].sort_values()
         for k, (name, p) in enumerate(order.items()):
             if p > 0.01 / (len(order) - k):
@@ -100,6 +102,9 @@ class Check:
             if words != RANKED:
                 told.append(f"{count} of {len(self.outcomes)} simulations: {words}.")
         ess = self.outcomes["ess"].dropna() if "ess" in self.outcomes else pd.Series(dtype=float)
+        k = self.outcomes["pareto_k"].dropna() if "pareto_k" in self.outcomes else pd.Series(dtype=float)
+        if (far := int((k > PARETO_K).sum())) > 0:
+            told.append(f"In {far} of {len(k)} fits the Pareto k of the guide is above {PARETO_K}: far from the posterior.")
         few = int((ess < 0.5 * self.draws).sum())
         if few > 0.2 * len(ess):  # estimates from few draws are rough themselves
             told.append(

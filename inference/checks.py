@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import importlib.metadata
+import inspect
 import itertools
 import json
 import logging
@@ -22,14 +23,16 @@ from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel, describe
 
-from .assemble import PACKAGES, derived
+from . import nuts, svi
+from .assemble import PACKAGES, derived, mended
 from .check_result import RANKED, Check
 from .checkpoint import Checkpoint
 from .coordinates import compiled, coordinates
 from .errors import FitError
 from .fit import METHODS, draw
+from .options import check as check_options
 from .options import whole
-from .parallel import Parcel
+from .parallel import ONE_AT_A_TIME, Parcel, fingerprint, travels
 from .progress import bar
 from .uniformity import rank
 
@@ -67,20 +70,23 @@ def check(
     - "no equilibrium": a solve failed at the drawn unknowns. The posterior excludes these, so that the ranks of the others stay uniform;
     - "data out of range": a simulated share is too small for floating point numbers (under a Dirichlet model with states that are all but empty), or
       the data have no finite density. This depends on the data alone, and ranks given the data are uniform, so the same holds;
-    - "fit failed", with its sentence. Ranks of the others are uniform here, too, but what cannot be fitted is not checked; a warning counts them.
+    - "fit failed", with its sentence. Where that depends on data and seed alone, ranks of the others are uniform here, too, but what cannot be
+      fitted is not checked; a warning counts them.
 
     Parameters
     ----------
     model : the model; none whose paths take the observed population as input, for these are no models of data.
-    method : "nuts" or "svi" as in `fit`; or a function `(model, *, seed) -> array (chain, draw, size)` of unconstrained draws for `model.data`.
+    method : "nuts" or "svi" as in `fit`; or a function `(model, *, seed) -> array (chain, draw, size)` of unconstrained draws for `model.data`, which
+        hold the simulated numbers; `model.population` does not.
     simulations : number of simulations.
     draws : draws that a truth is ranked among, spread evenly over those of the fit; with 99, intervals of 90, 80 and 50 % end at draws exactly.
     times : varying paths are ranked at so many times, spread evenly over the data's.
     quantities : further quantities: a function of what draws imply (a dict with the leading axis `n` in every array: `parameter/<name>`
-        `(n[, R], T, ...)`, `mu` and `value` `(n, R, T, d)`, `own/<name>`, `mu0`) that gives arrays `(n,)` by name.
+        `(n[, R], T, ...)`, `mu` and `value` `(n, R, T, d)`, `own/<name>`, `mu0`) and of the data that they are ranked for (`record`, `(n, R, T, k)`)
+        that gives finite arrays `(n,)` by name.
     seed : of everything random.
-    executor : runs the fits in parallel: `bm.inference.processes()`, or any other `concurrent.futures.Executor`. Workers need the package and
-        importable `method` and `quantities`. By default one fit after the other, here.
+    executor : runs the fits in parallel: `bm.inference.processes()`, or any other `concurrent.futures.Executor` of processes. Workers need the
+        package and importable `method` and `quantities`. Threads of one process take turns. By default one fit after the other, here.
     checkpoint : a folder, new or empty, that keeps every simulation as it is done.
     resume : go on from what the checkpoint holds.
     progress : show progress; by default on a terminal only.
@@ -102,26 +108,27 @@ def check(
     of test quantities shapes sensitivity, Bayesian Analysis 20 (2025).
     """
     _refuse(model, method, {"simulations": simulations, "draws": draws, "times": times, "seed": seed}, options)
-    words = method if isinstance(method, str) else f"{method.__module__}.{method.__qualname__}"
+    words = method if isinstance(method, str) else _called(method)
     at = np.unique(np.linspace(0, model.population.n_times - 1, times).round().astype(int))
     begin = time.perf_counter()
     truths = _Truths(model, simulations, seed, at, quantities)
     about = {**describe(model), "method": words, "options": options, "seed": seed, "draws": draws, "times": times}
-    about |= {"simulations": simulations, "quantities": getattr(quantities, "__qualname__", None), "solver": model.solver}
-    about |= {"versions": {name: importlib.metadata.version(name) for name in PACKAGES}, "grid": model.grid.fine_times.tolist()}
+    about |= {"simulations": simulations, "quantities": quantities and _called(quantities), "design": fingerprint(model)}
+    about |= {"versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, "jaxlib", "optax", "equinox", "scipy")}}
+    about |= {"precision": str(jnp.zeros(()).dtype), "backend": jax.default_backend()}
     kept = None if checkpoint is None else Checkpoint(checkpoint, about, resume=resume)
 
     results: dict[int, dict[str, Any]] = {}
     for k in truths.ready:
         if found := [] if kept is None else kept.read(f"simulation-{k}"):
-            results[k] = _unpacked(found[0])
+            results[k] = _unpacked(found[0], truths.point[k])
     jobs = (_Job(k, method, seed, truths.recorded[k], truths.point[k], at, draws, quantities, options) for k in truths.ready)
     with bar(len(truths.ready), "check", progress) as shown:
         shown.update(len(results))
         for k, result in _done(model, [job for job in jobs if job.number not in results], executor):
             results[k] = result
             if kept is not None:
-                kept.write(f"simulation-{k}", 0, _packed(result))
+                kept.write(f"simulation-{k}", 0, _packed(result, truths.point[k]))
             shown.update()
     return _gathered(model, truths, results, words, seed, draws, dict(options), time.perf_counter() - begin)
 
@@ -135,11 +142,17 @@ def _refuse(model: Any, method: Any, numbers: Mapping[str, Any], options: Mappin
     """
     if not isinstance(model, ForwardModel):
         raise InputError(f"check: model is {type(model).__name__}; a bayes_mfg.models.Calibration (or NeuralODE) is needed.")
+    if method in ("point", "ensemble"):
+        raise InputError(f"check: {method!r} has no draws of a posterior to rank a truth among; check nuts or svi.")
     if not callable(method) and method not in METHODS:
         raise InputError(f"check: unknown method {method!r}; choose nuts, svi, or give a function.")
-    if method == "point":
-        raise InputError("check: a point estimate has no draws to rank a truth among; check nuts or svi.")
-    for name, least in (("simulations", 1), ("draws", 9), ("times", 1), ("seed", 0)):
+    if callable(method) and options:
+        raise InputError(f"check: {next(iter(options))} is no option of a function; bind it with functools.partial.")
+    check_options(options)
+    made = options.get("num_samples", draws_by_default(method)) * (options.get("num_chains", 4) if method == "nuts" else 1)
+    if isinstance(method, str) and whole(numbers["draws"]) and made < numbers["draws"]:
+        raise InputError(f"check: {numbers['draws']} draws are to be ranked among, but a fit has {made}.")
+    for name, least in (("simulations", 1), ("draws", 19), ("times", 1), ("seed", 0)):
         if not (whole(numbers[name]) and numbers[name] >= least):
             raise InputError(f"check: {name} is {numbers[name]!r}; a whole number of at least {least} is needed.")
     for name in ("start", "checkpoint", "resume"):
@@ -150,6 +163,18 @@ def _refuse(model: Any, method: Any, numbers: Mapping[str, Any], options: Mappin
             raise InputError(f"check: the path of {name} takes the observed population as input; such a model cannot make data.")
     if not coordinates(model).size:
         raise InputError("check: the model has no unknowns.")
+
+
+def draws_by_default(method: Any) -> int:
+    """Draws per chain of a method, where nothing is said."""
+    functions: dict[Any, Callable[..., Any]] = {"nuts": nuts.sample, "svi": svi.approximate}
+    return int(inspect.signature(functions[method]).parameters["num_samples"].default) if method in functions else 0
+
+
+def _called(function: Any) -> str:
+    """A function's name for the record."""
+    named = getattr(function, "func", function)  # of a functools.partial
+    return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', repr(named))}"
 
 
 class _Truths:
@@ -177,7 +202,7 @@ class _Truths:
         density = np.full(count, np.nan)
         for k in np.flatnonzero(solved):
             density[k] = _density(model)(flat[k], implied["mu"][k], _with(model, self.recorded[k]).data)
-        truth = _quantities(model, implied, at, more) | {"log_likelihood": density}
+        truth = _quantities(model, implied, self.recorded, at, more) | {"log_likelihood": density}
         self.outcome = {int(k): "no equilibrium" for k in np.flatnonzero(~solved)}
         odd = ~np.isfinite(density) | _underflown(np.where(seen, self.recorded, 1))
         self.outcome |= {int(k): "data out of range" for k in np.flatnonzero(solved & odd)}
@@ -205,17 +230,27 @@ def _density(model: ForwardModel) -> Any:
 
 
 def _with(model: ForwardModel, values: np.ndarray) -> ForwardModel:
-    """The model for other recorded numbers; its population stays the old one, for no fit looks at it."""
+    """The model for other recorded numbers; its population stays the old one, and so it cannot travel."""
     other = object.__new__(type(model))
     other.__dict__.update(model.__dict__)
+    other._made_from = None
     other.data = model.data._replace(record=model.data.record._replace(values=jnp.asarray(values)))
     return other
 
 
+GIVEN = ("parameter", "group", "own", "hyper", "mu0", "mu", "value")
+"""What further quantities may look at: what is of the same kind for a truth and for a draw."""
+
+
 def _quantities(
-    model: ForwardModel, implied: Mapping[str, np.ndarray], at: np.ndarray, more: Quantities | None
+    model: ForwardModel, implied: Mapping[str, np.ndarray], record: np.ndarray, at: np.ndarray, more: Quantities | None
 ) -> dict[str, np.ndarray]:
-    """What is ranked, by name: `(n,)` each."""
+    """What is ranked, by name: `(n,)` each.
+
+    Raises
+    ------
+    InputError : for further quantities of another shape, that are not finite where all is solved, or whose name is taken.
+    """
     population = model.population
     found: dict[str, np.ndarray] = {}
 
@@ -223,7 +258,9 @@ def _quantities(
         """Every entry of `values (n, ...)` under its labels along each axis."""
         for index in np.ndindex(values.shape[1:]):
             named = ", ".join([names[i] for names, i in zip(labels, index, strict=True) if names[i]])
-            found[f"{name}[{named}]" if named else name] = values[(slice(None), *index)]
+            label = f"{name}[{named}]" if named else name
+            assert label not in found, label
+            found[label] = values[(slice(None), *index)]
 
     for key, values in implied.items():
         kind, _, name = key.partition("/")
@@ -233,7 +270,7 @@ def _quantities(
             axis = 1 + len(names)
             constant = model.bound[name].is_constant
             values = values.take([0] if constant else at, axis=axis)
-            names.append([""] if constant else [f"{t:.4g}" for t in population.times[at]])
+            names.append([""] if constant else [_short(t) for t in population.times[at]])
             names += [[str(i) for i in range(size)] for size in values.shape[axis + 1 :]]
             add(name if kind == "parameter" else f"{name}_group", values, names)
         elif kind in ("own", "hyper"):
@@ -241,11 +278,22 @@ def _quantities(
         elif kind == "mu0":
             add(kind, values, [list(population.trajectories), list(model.initial.unknown_states(population))])
     found["log_likelihood"] = implied["log_likelihood"].reshape(len(implied["mu"]), -1).sum(axis=1)
-    for name, values in (more(implied) if more else {}).items():
+    given = {key: values for key, values in implied.items() if key.partition("/")[0] in GIVEN}
+    solved = (implied["solver/code"] == Code.CONVERGED).all(axis=-1)
+    for name, values in (more({**given, "record": record}) if more else {}).items():
         if np.shape(values) != (len(implied["mu"]),):
             raise InputError(f"check: quantity {name!r} has shape {np.shape(values)}; ({len(implied['mu'])},) is needed.")
+        if name in found:
+            raise InputError(f"check: quantity {name!r} is ranked already; give it another name.")
+        if not np.isfinite(np.asarray(values, float)[solved]).all():
+            raise InputError(f"check: quantity {name!r} is not finite for every draw, and cannot be ranked.")
         found[name] = np.asarray(values, float)
     return found
+
+
+def _short(time: float) -> str:
+    """A time with as few digits as leave it what it is to nine."""
+    return next(text for digits in range(3, 18) if abs(float(text := f"{time:.{digits}g}") - time) <= 1e-9 * abs(time))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +303,7 @@ class _Job:
     number: int
     method: str | Sampler
     seed: int
-    values: np.ndarray
+    recorded: np.ndarray
     truth: Mapping[str, float]
     at: np.ndarray
     draws: int
@@ -265,7 +313,8 @@ class _Job:
 
 def _work(parcel: Parcel, job: _Job) -> dict[str, Any]:
     """What a worker does."""
-    return _ranked(parcel.model, job)
+    with ONE_AT_A_TIME:
+        return _ranked(parcel.model, job)
 
 
 def _done(
@@ -276,8 +325,8 @@ def _done(
         yield from ((job.number, _ranked(model, job)) for job in jobs)
         return
     parcel = Parcel(model)
-    if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
-        parcel.check()
+    if isinstance(executor, concurrent.futures.ProcessPoolExecutor) and jobs:
+        travels(parcel, jobs[0])
     running = {executor.submit(_work, parcel, job): job.number for job in jobs}
     try:
         for future in concurrent.futures.as_completed(running):
@@ -290,27 +339,35 @@ def _done(
 def _ranked(model: ForwardModel, job: _Job) -> dict[str, Any]:
     """Fit one simulation's data, and rank its truth among the draws."""
     begin = time.perf_counter()
-    mine = _with(model, job.values)
+    mine = _with(model, job.recorded)
     seed = int(np.random.default_rng([job.seed, job.number]).integers(2**31))
     facts: dict[str, Any] = {}
+    weighted = np.inf
     try:
         if callable(job.method):
             flat = np.asarray(job.method(mine, seed=seed))
+            if flat.ndim != 3 or flat.shape[-1] != coordinates(model).size:
+                raise InputError(
+                    f"check: the sampler gave shape {flat.shape}; (chain, draw, {coordinates(model).size}) is needed."
+                )
         else:
             flat, stats, settings, _ = draw(mine, job.method, seed=seed, progress=False, **job.options)
             facts = {name: int(np.sum(stats[name])) for name in ("diverging", "failed_solve") if stats and name in stats}
-            facts |= {name: settings[name] for name in ("pareto_k",) if name in settings}
+            facts |= {"pareto_k": settings["pareto_k"]} if "pareto_k" in settings else {}
+            weighted = settings["importance_ess"] if settings.get("importance") else np.inf
             if settings.get("interrupted"):
                 raise KeyboardInterrupt
+        chains, count, size = flat.shape
+        if chains * count < job.draws:
+            raise FitError(f"{job.draws} draws are to be ranked among, and the fit has {chains * count}.")
+        implied = derived(mine, flat.reshape(-1, size), seed)
+        source = mended((implied["solver/code"] != Code.CONVERGED).any(axis=-1).reshape(chains, count)).reshape(-1)
+        implied = {name: x[source] for name, x in implied.items()}
     except FitError as error:
         return {"outcome": f"fit failed: {error}", "seconds": time.perf_counter() - begin}
-    chains, count, size = flat.shape
-    if chains * count < job.draws:
-        raise InputError(f"check: {job.draws} draws are to be ranked among, but a fit has {chains * count}.")
-    implied = derived(mine, flat.reshape(-1, size), seed)
-    if not (implied["solver/code"] == Code.CONVERGED).all():
-        return {"outcome": "fit failed: draws without an equilibrium", "seconds": time.perf_counter() - begin}
-    among = _quantities(mine, implied, job.at, job.quantities)
+    among = _quantities(
+        mine, implied, np.broadcast_to(job.recorded, (chains * count, *job.recorded.shape)), job.at, job.quantities
+    )
     all_ = np.stack([among[name] for name in job.truth], axis=-1)
     chosen = all_[np.linspace(0, len(all_) - 1, job.draws).round().astype(int)]
     truth = np.array(list(job.truth.values()))
@@ -320,17 +377,28 @@ def _ranked(model: ForwardModel, job: _Job) -> dict[str, Any]:
         "rank": rank(truth, chosen, np.random.default_rng([job.seed, job.number, 1])),
         "mean": all_.mean(axis=0),
         "sd": all_.std(axis=0, ddof=1),
-        "ess": min(float(array_stats.ess(x, chain_axis=0, draw_axis=1)) for x in all_.T.reshape(-1, chains, count)),
+        "ess": min(weighted, *(float(array_stats.ess(x, chain_axis=0, draw_axis=1)) for x in all_.T.reshape(-1, chains, count))),
         **facts,
     }
 
 
-def _packed(result: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: np.asarray(x) for name, x in result.items()}
+def _packed(result: Mapping[str, Any], truth: Mapping[str, float]) -> dict[str, Any]:
+    ranked = {"quantities": list(truth), "truth": list(truth.values())}
+    return {name: np.asarray(x) for name, x in (dict(result) | ranked).items()}
 
 
-def _unpacked(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {name: x if x.ndim else x.item() for name, x in arrays.items()}
+def _unpacked(arrays: Mapping[str, np.ndarray], truth: Mapping[str, float]) -> dict[str, Any]:
+    """A result that was kept.
+
+    Raises
+    ------
+    InputError : when it is not of this truth.
+    """
+    found = {name: x if x.ndim else x.item() for name, x in arrays.items()}
+    same = list(found.pop("quantities")) == list(truth)
+    if not same or not np.allclose(found.pop("truth"), list(truth.values()), rtol=1e-9):
+        raise InputError("check: the checkpoint holds ranks of other quantities or truths; start anew in another folder.")
+    return found
 
 
 def _gathered(

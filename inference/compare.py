@@ -36,8 +36,9 @@ def compare(
     """Table of `arviz.compare` for fits of the same data, best first: a game against its comparators.
 
     The units that are left out are those of `loo`: by default whole trajectories, which differ in what is being compared - how a population moves
-    from where it starts - and are independent where observations of one trajectory are not. The standard error of a difference is over the units.
-    Observations whose density is the same in every draw count where they are not the same in all fits.
+    from where it starts - and are independent where observations of one trajectory are not. The standard error of a difference (`dse`) is over the
+    units; it is ArviZ's, which divides by their number, and too small by the root of n / (n - 1) where there are few. Observations whose density is
+    the same in every draw count where they are not the same in all fits.
 
     Parameters
     ----------
@@ -65,6 +66,10 @@ def compare(
         if not hasattr(fit, "tree"):
             raise InputError(f"compare: {name!r} is {type(fit).__name__}; a Fit is needed.")
         checked(fit, by, blocks)
+        if fit.model is not None and (seeing := [p for p, path in fit.model.bound.items() if path.needs_observed]):
+            raise InputError(
+                f"compare: in {name!r} the path of {seeing[0]} takes the observed population as input, and so has seen what is left out."
+            )
     (first, one), *others = fits.items()
     for name, other in others:
         _same_record(first, one, name, other)

@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import ForwardModel
+from bayes_mfg.models import FirstObserved, ForwardModel
 
 from .pointwise import needed
 from .predict import predict
@@ -91,9 +91,9 @@ def forecast_scores(
         "coverage90": (_of_cells(lambda x, y: covered(x, y, 0.9), drawn, truth, cells), cells),
     }
     table = []
-    for low, high in bins:
+    for low, high, label in bins:
         within = (ahead > low) & (ahead <= high)
-        row: dict[str, Any] = {"horizon": high}
+        row: dict[str, Any] = {"horizon": label}
         for name, (values, counts) in each.items():
             row[name] = float(values[counts & within.reshape(*within.shape, *[1] * (counts.ndim - 2))].mean())
         row["observations"] = int(mask[within].sum())
@@ -193,7 +193,10 @@ def _ahead(population: Population, model: ForwardModel, rows: list[int], mask: n
     ------
     InputError : when something was observed that is not after it.
     """
-    clock, seen = model.population.times, model.population.mask.any(axis=-1)
+    clock, used = model.population.times, np.array(model.data.record.mask)
+    seen = used if used.ndim == 2 else used.any(axis=-1)
+    if isinstance(model.initial, FirstObserved):
+        seen[:, 0] = True  # the start is taken from there
     last = np.array([clock[seen[row]][-1] if seen[row].any() else clock[0] for row in rows])
     ahead = population.times - last[:, None]
     slack = 1e-9 * (clock[-1] - clock[0])
@@ -207,8 +210,8 @@ def _ahead(population: Population, model: ForwardModel, rows: list[int], mask: n
     return ahead
 
 
-def _bins(ahead: np.ndarray, mask: np.ndarray, horizons: ArrayLike | None) -> list[tuple[float, float]]:
-    """Ends of the half-open ranges of horizons that are pooled.
+def _bins(ahead: np.ndarray, mask: np.ndarray, horizons: ArrayLike | None) -> list[tuple[float, float, float]]:
+    """Ends of the half-open ranges of horizons that are pooled, with room for rounding, and the horizon that each is called by.
 
     Raises
     ------
@@ -230,8 +233,8 @@ def _bins(ahead: np.ndarray, mask: np.ndarray, horizons: ArrayLike | None) -> li
         if highs.ndim != 1 or not highs.size or not np.all(np.diff(highs, prepend=0.0) > 0):
             raise InputError(f"forecast_scores: horizons is {horizons!r}; increasing numbers above 0 are needed.")
     lows = np.append(0.0, highs[:-1])
-    bins = [(float(low + slack), float(high + slack)) for low, high in zip(lows, highs, strict=True)]
-    for (low, high), label in zip(bins, highs, strict=True):
+    bins = [(float(low + slack), float(high + slack), float(high)) for low, high in zip(lows, highs, strict=True)]
+    for low, high, label in bins:
         if not ((seen > low) & (seen <= high)).any():
             raise InputError(f"forecast_scores: nothing was observed at horizons above {low:g} and up to {label:g}.")
     return bins

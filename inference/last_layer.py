@@ -7,7 +7,7 @@ import numpy as np
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
-from bayes_mfg.paths import Body, Neural
+from bayes_mfg.paths import Body, Neural, Pooled
 
 from .coordinates import coordinates
 from .result import Fit, best_draw
@@ -37,13 +37,16 @@ def last_layer(fit: Fit) -> ForwardModel:
 
     Raises
     ------
-    InputError : for what is no fit, a fit loaded without its model, and a model without networks whose bodies are unknown.
+    InputError : for what is no fit, a fit loaded without its model, a model without networks whose bodies are unknown, and one with pooled networks.
     """
     if not isinstance(fit, Fit):
         raise InputError(f"last_layer: fit is {type(fit).__name__}; a Fit is needed.")
     if fit.model is None:
         raise InputError("last_layer: this fit was loaded without its model; use load(path, model=...).")
     model = fit.model
+    pooled = [name for name, path in model.paths.items() if isinstance(path, Pooled) and isinstance(path.path, Neural)]
+    if pooled:
+        raise InputError(f"last_layer: the network of {pooled[0]} is pooled over trajectories; that has no one body.")
     networks = {name: path for name, path in model.paths.items() if isinstance(path, Neural) and path.body is None}
     if not networks:
         raise InputError("last_layer: the model has no Neural path whose body is unknown.")

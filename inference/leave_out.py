@@ -15,9 +15,11 @@ from scipy.special import logsumexp
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
+from bayes_mfg.paths.pooled import SUFFIX
 
 from . import nuts, svi
-from .assemble import mended, varying
+from .assemble import MOST_LOST, mended, varying
+from .errors import FitError
 from .fit import fit as refit_model
 from .local import Local
 from .options import whole
@@ -32,6 +34,9 @@ UNITS = ("observation", "trajectory", "time")
 
 NAMED = 5
 """Units that a warning names; where there are more, it counts the rest."""
+
+FEWEST = svi.FEWEST
+"""Draws without which nothing is said of importance ratios."""
 
 KEPT = (set(inspect.signature(nuts.sample).parameters) | set(inspect.signature(svi.approximate).parameters)) - {
     "model",
@@ -52,14 +57,16 @@ def loo(
     is the joint one of its observations given a draw, their sum. Observations whose density is the same in every draw (a known start with known
     noise) are no part of any unit, as in `fit.tree["log_likelihood"]`.
 
-    **Trajectories.** A trajectory's own unknowns - an unknown initial population - are determined by its own data alone, and draws of them tell
-    nothing about a trajectory left out. They are integrated out: with `z` these unknowns, `theta` the others, and any density `q(z | theta)`,
+    **Trajectories.** A trajectory's own unknowns - an unknown initial population, its own part of a pooled or separate path - are determined by its
+    own data alone, and draws of them tell nothing about a trajectory left out. They are integrated out: with `z` these unknowns, `theta` the
+    others, and any density `q(z | theta)`,
 
         1 / p(y_r | others) = E[q(z | theta) / (p(y_r | theta, z) p(z | theta))]   over posterior draws,
 
     so that `log p(y_r | theta, z) + log p(z) - log q(z | theta)` takes the place of the log likelihood. `q` is the normal regression of `z` on
     `theta` in the unconstrained coordinates, fitted to the other half of the draws: near the posterior of `z`, the ratio is all but free of `z`.
-    Several `branches` are summed out of a trajectory's density, too.
+    Several `branches` are summed out of a trajectory's density, too; for other units their probabilities have seen what is left out, a warning says
+    so, and refits are refused.
 
     **Blocks of times.** What is left out is predicted from what came before *and after* it: this asks how well a model interpolates, not how well it
     forecasts, and neighbouring times make it easy; `leave_future_out` forecasts. A path that takes the observed population as input still sees it.
@@ -69,7 +76,7 @@ def loo(
 
     Parameters
     ----------
-    fit : a fit with more than one draw; with its model where trajectories with unknown initial populations or branches are left out, and for refits.
+    fit : a fit with more than one draw; with its model where trajectories with unknowns of their own or branches are left out, and for refits.
     by : "observation", "trajectory" or "time".
     blocks : blocks of about equally many observed times, for `by="time"`.
     refit : fit again, exactly, without each unit whose Pareto k is too large. Its k then is that of the average over the refit's draws of the density
@@ -86,7 +93,8 @@ def loo(
 
     Raises
     ------
-    InputError : for a point estimate, an unknown unit, fewer than two units, or a fit without the model that is needed.
+    InputError : for a point estimate or an ensemble, an unknown unit, fewer than two units, options of refits without `refit=True`, or a fit without
+        the model that is needed.
 
     References
     ----------
@@ -101,6 +109,13 @@ def leave_out(
 ) -> ELPDDataLOO:
     """`loo`, which with `constants` counts observations whose density is the same in every draw, too."""
     checked(fit, by, blocks)
+    if options and not refit:
+        raise InputError(f"loo: {next(iter(options))} is an option of refits, and refit is false.")
+    if not (whole(seed) and seed >= 0):
+        raise InputError(f"loo: seed is {seed!r}; a whole number of at least 0 is needed.")
+    branches = "branch" in fit.tree["posterior"] and by != "trajectory"
+    if refit and branches:
+        raise InputError(f"loo: with several equilibria refits are for trajectories, not for by={by!r}.")
     units, members = in_units(fit, by, blocks, constants=constants)
     moving = varying(units.to_numpy().reshape(-1, units.shape[-1]))
     values, k = units.to_numpy()[0, 0].copy(), np.full(len(moving), -np.inf)  # no weights are needed where all draws agree
@@ -124,6 +139,10 @@ def leave_out(
         )
     if by == "time":
         told.append("A block of times left out is predicted from what came before and after it: interpolation, not a forecast.")
+    if branches:
+        told.append(
+            "Which equilibrium a trajectory follows was decided with the data that are left out: densities are too high where these decide it."
+        )
     if fit.method == "svi":
         told.append("The draws are those of an approximation, whose error importance sampling does not correct.")
     for sentence in told:
@@ -165,10 +184,18 @@ def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int =
 
     Raises
     ------
-    InputError : for a point estimate, a fit without its model, or too few blocks.
+    InputError : for a point estimate or an ensemble, a fit without its model, too few blocks, several equilibria, or a path that takes the observed
+        population as input: both have seen what is to be forecast.
     """
     checked(fit, "time", blocks)
     model = needed(fit, "leave_future_out")
+    seeing = [name for name, path in model.bound.items() if path.needs_observed]
+    if seeing:
+        raise InputError(f"leave_future_out: the path of {seeing[0]} takes the observed population as input, the future's, too.")
+    if getattr(model, "branches", None) is not None:
+        raise InputError(
+            "leave_future_out: which of several equilibria a trajectory follows is inferred from all of its data; one is needed."
+        )
     if not (whole(least) and 1 <= least < blocks):
         raise InputError(f"leave_future_out: least is {least!r}; a whole number from 1 to {blocks - 1} is needed.")
     units, members = in_units(fit, "time", blocks)
@@ -218,8 +245,10 @@ def checked(fit: Any, by: Any, blocks: Any) -> None:
         raise InputError(f"loo: by is {by!r}; choose one of {', '.join(UNITS)}.")
     if by == "time" and not (whole(blocks) and blocks >= 2):
         raise InputError(f"loo: blocks is {blocks!r}; a whole number of at least 2 is needed.")
-    if fit.method == "point":
-        raise InputError("loo: a point estimate has no draws to reweight; fit with nuts or svi.")
+    if fit.method not in ("nuts", "svi"):
+        raise InputError(
+            f"loo: the draws of method {fit.method!r} are none of a posterior that could be reweighted; fit with nuts or svi."
+        )
 
 
 def in_units(fit: "Fit", by: str, blocks: int, constants: bool = False) -> tuple[xr.DataArray, list[np.ndarray]]:
@@ -230,6 +259,12 @@ def in_units(fit: "Fit", by: str, blocks: int, constants: bool = False) -> tuple
     InputError : when there are fewer than two units, or the fit lacks a model that is needed.
     """
     single = observations(fit, constants)
+    draws = single.sizes["chain"] * single.sizes["draw"]
+    if draws < FEWEST or single.sizes["observation"] < 2:
+        raise InputError(
+            f"loo: the fit has {draws} draws and {single.sizes['observation']} observations whose density differs between them; at least "
+            f"{FEWEST} and 2 are needed."
+        )
     if by == "observation":
         return single, []
     names, clock = single["trajectory"].to_numpy().astype(str), single["time"].to_numpy()
@@ -279,8 +314,10 @@ def _integrated(fit: "Fit", single: xr.DataArray, summed: np.ndarray, rows: list
     """
     latent = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
     if fit.model is None:
-        if "mu0" in fit.tree["posterior"] or "branch" in fit.tree["posterior"]:
-            needed(fit, "leaving out trajectories whose initial populations or equilibria are unknown")
+        names = [str(name) for name in fit.tree["unconstrained_posterior"]["coordinate"].to_numpy()]
+        own = "mu0" in fit.tree["posterior"] or any(SUFFIX in name for name in names)
+        if own or "branch" in fit.tree["posterior"]:
+            needed(fit, "leaving out trajectories with unknowns or equilibria of their own")
         return np.zeros(1)
     added: Any = np.zeros(1)
     local = Local(fit.model)
@@ -350,8 +387,11 @@ def _without(
     local = Local(model)
     latent = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
     # The refit knows the trajectory's own unknowns from their prior alone: they are drawn near where its data put them, and weighted.
-    flat, ratio = local.proposed(latent, flat, row, seed) if local.size else (flat, 0.0)
-    return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone, row)) + ratio)
+    if not local.size:
+        return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone, row)))
+    flat, ratio = local.proposed(latent, flat, row, seed)
+    values = evaluated(model, flat, seed, _sum_over(counted & gone, row)) + ratio
+    return _averaged(np.where(np.isnan(values), -np.inf, values))  # a proposal without an equilibrium has no density, and counts
 
 
 def _refitted(fit: "Fit", model: ForwardModel, gone: np.ndarray, seed: int, options: dict[str, Any]) -> np.ndarray:
@@ -375,14 +415,26 @@ def masked(model: ForwardModel, gone: np.ndarray) -> ForwardModel:
     if not left.any():
         raise InputError("loo: nothing would be left to fit.")
     other = model.with_population(model.population)
+    other._made_from = None  # the mask would not travel
     other.data = model.data._replace(record=record._replace(mask=left))
     return other
 
 
 def _averaged(values: np.ndarray) -> tuple[float, float]:
-    """Log of the mean density over draws `(n,)`, those without an equilibrium left out, and the Pareto k of the average."""
-    values = values[np.isfinite(values)]
-    k = float(array_stats.psislw(-values)[1]) if np.ptp(values) > 0 else -np.inf
+    """Log of the mean density over draws `(n,)`, the few without an equilibrium (NaN) left out, and the Pareto k of the average.
+
+    Raises
+    ------
+    FitError : when these are not few, or nothing has a density.
+    """
+    lost = np.isnan(values)
+    if lost.sum() > max(1, MOST_LOST * len(values)) or not np.isfinite(values).any():
+        raise FitError(
+            f"loo: of {len(values)} draws of a refit {int(np.isfinite(values).sum())} have an equilibrium and a density."
+        )
+    values = values[~lost]
+    some = values[np.isfinite(values)]
+    k = float(array_stats.psislw(-some)[1]) if np.ptp(some) > 0 else -np.inf
     return float(logsumexp(values) - np.log(len(values))), k
 
 

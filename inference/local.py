@@ -8,6 +8,7 @@ import scipy.stats
 from jax import Array
 from numpyro.distributions import biject_to
 
+from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
 
 from .coordinates import coordinates
@@ -20,7 +21,7 @@ FREEDOM = 5
 
 
 class Local:
-    """The unknown initial populations of a model, trajectory by trajectory.
+    """Unknowns of a model that belong to one trajectory, trajectory by trajectory: initial populations, and what is pooled or separate in paths.
 
     Attributes
     ----------
@@ -38,6 +39,11 @@ class Local:
             return prior.sample(jax.random.key(0))
 
         model.initial.sample(draw, model.data.initial)
+        for name, path in model.bound.items():
+            for raw_name in path.local:
+                prior = path.priors[raw_name]
+                assert isinstance(prior, dist.Independent)  # trajectories are independent, and are the first axis
+                self.priors[f"{name}/{raw_name}"] = prior.base_dist
         space, count = coordinates(model), model.population.n_trajectories
         places = [space.offsets[n] + np.arange(np.prod(space.shapes[n], dtype=int)).reshape(count, -1) for n in self.priors]
         self.columns = np.concatenate([np.zeros((count, 0), int), *places], axis=1)
@@ -53,7 +59,8 @@ class Local:
             for name, prior in self.priors.items():
                 transform, z = biject_to(prior.support), space.split(x)[name]
                 value = transform(z)
-                total = total + prior.log_prob(value) + transform.log_abs_det_jacobian(z, value)
+                for part in (prior.log_prob(value), transform.log_abs_det_jacobian(z, value)):
+                    total = total + part.reshape(len(self.columns), -1).sum(axis=1)
             return total
 
         return np.array(jax.vmap(one)(jnp.asarray(flat)))
@@ -92,8 +99,18 @@ class Local:
         return moved, self.log_prior(moved)[:, row] - tails.logpdf(away)
 
     def _regressed(self, draws: np.ndarray, columns: np.ndarray) -> tuple:
-        """Conditional mean of a trajectory's own coordinates as a function of draws `(n, size)`, and the covariance around it."""
+        """Conditional mean of a trajectory's own coordinates as a function of draws `(n, size)`, and the covariance around it.
+
+        Raises
+        ------
+        InputError : when there are too few draws for a covariance.
+        """
         n, p = len(draws), len(self.rest) + 1
+        if n < self.size + 2:
+            raise InputError(
+                f"loo: {n} draws are too few to integrate out the {self.size} unknowns of a trajectory of its own; more than "
+                f"{2 * (self.size + 2)} in all are needed."
+            )
         rest = self.rest if n >= PER_COORDINATE * p else self.rest[:0]
         centre, scale = draws[:, rest].mean(axis=0), np.maximum(draws[:, rest].std(axis=0), 1e-300)
 
@@ -103,4 +120,7 @@ class Local:
         own = draws[:, columns]
         slope = np.linalg.lstsq(features(draws), own, rcond=1e-8)[0]
         left = own - features(draws) @ slope
-        return (lambda some: features(some) @ slope), np.atleast_2d(left.T @ left) / max(1, n - len(rest) - 1)
+        covariance = np.atleast_2d(left.T @ left) / max(1, n - len(rest) - 1)
+        # Any density serves; it must not be singular.
+        ridge = max(1e-10 * float(np.trace(covariance)) / self.size, 1e-300)
+        return (lambda some: features(some) @ slope), covariance + ridge * np.eye(self.size)

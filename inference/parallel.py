@@ -1,9 +1,11 @@
 """Work shared between processes: a pool whose workers keep out of each other's way, and models that travel to them once."""
 
 import concurrent.futures
+import hashlib
 import multiprocessing
 import multiprocessing.reduction
 import os
+import threading
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +14,15 @@ import jax
 import jax.numpy as jnp
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import ForwardModel
+from bayes_mfg.models import ForwardModel, describe
 
+from .checkpoint import digest
 from .worker import begin
 
 SETTINGS = (
     "jax_enable_x64",
+    "jax_platforms",
+    "jax_default_matmul_precision",
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
@@ -36,6 +41,8 @@ def cores() -> list[int]:
 
 def processes(workers: int | None = None) -> concurrent.futures.ProcessPoolExecutor:
     """A pool of processes for `check`, each of which keeps to cores of its own: JAX's threads in several processes else wait for one another.
+
+    Only Linux lets a process choose its cores; elsewhere give fewer workers than there are cores.
 
     Parameters
     ----------
@@ -74,39 +81,55 @@ class Parcel:
     def __init__(self, model: ForwardModel) -> None:
         self.model = model
         self.name = uuid.uuid4().hex
-        self.precision = str(jnp.zeros(()).dtype)
+        self.about = (str(jnp.zeros(()).dtype), fingerprint(model))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (self.name, self.precision, *self.model.__reduce__())
+        return _arrived, (self.name, self.about, *self.model.__reduce__())
 
-    def check(self) -> None:
-        """Refuse a model that cannot travel.
 
-        Raises
-        ------
-        InputError : where a piece is defined inside a function, or where only this process finds it.
-        """
-        try:
-            multiprocessing.reduction.ForkingPickler.dumps(self)
-        except Exception as error:  # of whatever kind the piece that cannot travel raises
-            raise InputError(f"The model cannot be sent to other processes ({error}); define its pieces in a module.") from error
+def travels(*things: Any) -> None:
+    """Refuse what cannot be sent to other processes.
+
+    Raises
+    ------
+    InputError : where a piece - a game, a prior, a sampler - is defined inside a function.
+    """
+    try:
+        multiprocessing.reduction.ForkingPickler.dumps(things)
+    except Exception as error:  # of whatever kind the piece that cannot travel raises
+        raise InputError(f"This cannot be sent to other processes ({error}); define its pieces in a module.") from error
 
 
 _opened: dict[str, Parcel] = {}
 
 
-def _arrived(name: str, precision: str, make: Callable[..., ForwardModel], made_from: tuple[Any, ...]) -> Parcel:
+ONE_AT_A_TIME = threading.RLock()
+"""Held while a worker works: NumPyro's stack of handlers belongs to the process, and tracing in two threads would mix them up."""
+
+
+def fingerprint(model: ForwardModel) -> str:
+    """What tells models apart, in words and numbers: games, paths, observation, starts, solver, clock, data."""
+    words = {**describe(model), "solver": model.solver}
+    return hashlib.sha256(f"{words}{digest((model.grid.fine_times, model.data))}".encode()).hexdigest()
+
+
+def _arrived(name: str, about: tuple[str, str], make: Callable[..., ForwardModel], made_from: tuple[Any, ...]) -> Parcel:
     """The parcel in a worker, opened when it comes for the first time.
 
     Raises
     ------
-    InputError : when this worker computes in another precision than the sender.
+    InputError : when this worker computes in another precision than the sender, or the model is not the one that was sent.
     """
-    if name not in _opened:
-        mine = str(jnp.zeros(()).dtype)
-        if mine != precision:
-            raise InputError(f"A worker computes in {mine}, the check in {precision}; set JAX_ENABLE_X64 alike for both.")
-        parcel = Parcel(make(*made_from))
-        _opened.clear()  # compiled programs are large: of one model at a time
-        _opened[name] = parcel
-    return _opened[name]
+    with ONE_AT_A_TIME:
+        if name not in _opened:
+            mine = str(jnp.zeros(()).dtype)
+            if mine != about[0]:
+                raise InputError(f"A worker computes in {mine}, the check in {about[0]}; set JAX_ENABLE_X64 alike for both.")
+            parcel = Parcel(make(*made_from))
+            if parcel.about != about:
+                raise InputError(
+                    "The model that arrived at a worker is not the one that was sent; were the arguments that it was made of changed since?"
+                )
+            _opened.clear()  # compiled programs are large: of one model at a time
+            _opened[name] = parcel
+        return _opened[name]

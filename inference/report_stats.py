@@ -55,8 +55,8 @@ def of_networks(names: Sequence[str]) -> NDArray[np.bool_]:
 
     A network with a known body has no unknown biases, and its output's weights are as identified as coefficients of a basis.
     """
-    owners = {found[1] for name in names if (found := re.fullmatch(r"(.+)/biases_\d+\[.*\]", name))}
-    parts = [re.fullmatch(r"(.+)/(?:weights|biases)_\d+\[.*\]", name) for name in names]
+    owners = {found[1] for name in names if (found := re.fullmatch(r"(.+)/biases_\d+(?:_by_trajectory)?\[.*\]", name))}
+    parts = [re.fullmatch(r"(.+)/(?:weights|biases)_\d+(?:_by_trajectory)?\[.*\]", name) for name in names]
     return np.array([part is not None and part[1] in owners for part in parts], bool)
 
 

@@ -4,11 +4,11 @@ import functools
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr
+from scipy.special import bdtr, bdtrc
 from scipy.stats import binom
 
 TRIALS = 10_000
-"""Sets of uniform ranks that the distribution of the test statistic is simulated from; p-values below one in these many are all the same."""
+"""Sets of uniform ranks that the distribution of the test statistic is simulated from."""
 
 type Ints = NDArray[np.int64]
 type Floats = NDArray[np.float64]
@@ -33,7 +33,7 @@ def _statistic(counts: Ints, n: int, most: int) -> Floats:
     places = np.arange(1, most + 1) / (most + 1)
     reached = np.cumsum(counts, axis=-1)[..., :-1]
     lower = bdtr(reached.astype(float), n, places)
-    upper = 1.0 - np.where(reached > 0, bdtr(np.maximum(reached - 1, 0).astype(float), n, places), 0.0)
+    upper = np.where(reached > 0, bdtrc(np.maximum(reached - 1, 0).astype(float), n, places), 1.0)
     return np.asarray(2.0 * np.minimum(lower, upper).min(axis=-1))
 
 
@@ -67,9 +67,11 @@ def p_value(ranks: ArrayLike, most: int) -> float:
     if not n:
         return float("nan")
     null = _null(n, most)
-    mine = _statistic(np.bincount(ranks, minlength=most + 1), n, most)
+    mine = float(_statistic(np.bincount(ranks, minlength=most + 1), n, most))
     # Statistics are discrete: what differs by rounding is the same.
-    return float((1 + np.searchsorted(null, mine * (1 + 1e-9), side="right")) / (1 + len(null)))
+    simulated = (1 + np.searchsorted(null, mine * (1 + 1e-9), side="right")) / (1 + len(null))
+    # Where no simulated set was as extreme, the sum over places still bounds the probability.
+    return float(min(simulated, most * mine))
 
 
 def band(n: int, most: int, prob: float = 0.99) -> tuple[Floats, Floats, Floats]:

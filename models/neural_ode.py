@@ -16,7 +16,7 @@ from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
-from bayes_mfg.paths import BoundPath, Link, Neural, Path, Softplus
+from bayes_mfg.paths import BoundPath, Link, Neural, Path, PooledPath, Softplus
 
 from .calibration import Data, ForwardModel, Trajectories, parameters_in_words
 from .observations import Observation
@@ -135,6 +135,8 @@ class NeuralODE(ForwardModel):
 
     def _bind(self, path: Path, parameter: Parameter) -> BoundPath:
         bound = super()._bind(path, parameter)
+        if isinstance(bound, PooledPath):
+            raise InputError("NeuralODE: its rates are shared by all trajectories, and cannot be pooled.")
         words = bound.description.replace("the equilibrium population", "the population")
         return dataclasses.replace(bound, description=words)
 

@@ -52,3 +52,8 @@ def sometimes(model, *, seed):
     if seed % 2:
         raise FitError("no luck")
     return exact(model, seed=seed)
+
+
+def flat(model, *, seed):
+    """Draws of a wrong shape."""
+    return exact(model, seed=seed).ravel()

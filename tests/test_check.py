@@ -11,14 +11,16 @@ import pandas as pd
 import pytest
 import samplers
 import scipy.stats
-from one_unknown import NOISE, Fragile, calibration, simulated
+from one_unknown import NOISE, STARTS, Fragile, calibration, simulated
 
+from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference import FitError, check, load_check, processes
+from bayes_mfg.games import LinearQuadratic
+from bayes_mfg.inference import Check, FitError, check, load_check, processes
 from bayes_mfg.inference.coordinates import potential
-from bayes_mfg.inference.parallel import Parcel
+from bayes_mfg.inference.parallel import Parcel, fingerprint, travels
 from bayes_mfg.inference.uniformity import band, covered, p_value, rank
-from bayes_mfg.models import Dirichlet, Multinomial
+from bayes_mfg.models import Calibration, Dirichlet, Multinomial
 from bayes_mfg.paths import Constant
 
 PRIOR = dist.LogNormal(0.0, 0.5)
@@ -132,20 +134,49 @@ def test_fits_that_fail_are_counted(model):
 
 
 def test_known_gaps_and_sizes_are_kept():
-    """Counts are simulated with the sizes of the data, and what is masked has no part."""
-    population = simulated(noise="multinomial", size=40, seed=1)
-    counted = calibration(population, gamma=PRIOR, observation=Multinomial())
-    found = check(counted, samplers.exact, simulations=100, seed=3)
-    assert found.uniform().all()
-    assert set(found.prior_predictive["observations"]) == {22}
+    """Counts are simulated with the sizes of the data, and what is masked has no part, whatever it holds."""
+    full = simulated(noise="multinomial", size=40, seed=1)
+    mask = np.ones(full.counts.shape, bool)
+    mask[0, 4:8] = mask[1, 2] = False
+    factor = np.array([1, 3])[:, None, None]
+    found = []
+    for hidden in (0, 7):
+        counts = np.where(mask, full.counts * factor, hidden)
+        population = Population(
+            full.times, counts=counts, totals=np.broadcast_to(40 * factor[..., 0], (2, 11)), states=full.states, mask=mask
+        )
+        counted = calibration(population, gamma=PRIOR, observation=Multinomial())
+        found.append(check(counted, samplers.exact, simulations=100, seed=3, quantities=_sizes))
+    assert found[0].uniform().drop(["north", "south"]).all()
+    assert set(found[0].prior_predictive["observations"]) == {17}
+    assert (found[0].truth["north"] == 7 * 40).all()
+    assert (found[0].truth["south"] == 10 * 120).all()
+    pd.testing.assert_frame_equal(found[0].ranks, found[1].ranks)
 
 
 def test_further_quantities(model, right):
     found = check(model, samplers.exact, simulations=10, seed=0, quantities=_last)
     assert list(found.ranks) == ["gamma", "log_likelihood", "last"]
     pd.testing.assert_series_equal(found.ranks["gamma"], right.ranks["gamma"].iloc[:10], check_names=False)
-    with pytest.raises(InputError, match=r"quantity 'odd' has shape \(3,\)"):
-        check(model, samplers.exact, simulations=2, quantities=lambda implied: {"odd": np.zeros(3)})
+    size = (1, 2, 11, 3)
+    for quantity, words in [
+        (lambda implied: {"odd": np.zeros(3)}, r"quantity 'odd' has shape \(3,\)"),
+        (lambda implied: {"gamma": np.zeros(len(implied["mu"]))}, "'gamma' is ranked already"),
+        (lambda implied: {"odd": np.full(len(implied["mu"]), np.nan)}, "'odd' is not finite"),
+        (lambda implied: {"first": implied["log_likelihood"][:, 0, 0]}, "log_likelihood"),
+    ]:
+        with pytest.raises((InputError, KeyError), match=words):
+            check(model, samplers.exact, simulations=2, quantities=quantity)
+    seen = []
+    check(model, samplers.exact, simulations=1, quantities=lambda implied: seen.append(implied["record"]) or {})
+    assert seen[0].shape == size
+    assert np.array_equal(seen[1], np.repeat(seen[0], 99, axis=0)), "truth and draws are told the same data"
+
+
+def _sizes(implied):
+    """Counts of each trajectory that were simulated."""
+    seen = [[t for t in range(11) if not 4 <= t < 8], [t for t in range(11) if t != 2]]
+    return {name: implied["record"][:, r, seen[r]].sum(axis=(1, 2)) for r, name in enumerate(("north", "south"))}
 
 
 def _last(implied):
@@ -195,6 +226,9 @@ def test_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
     again = check(model, samplers.exact, simulations=8, seed=5, checkpoint=folder, resume=True)
     pd.testing.assert_frame_equal(again.ranks, whole.ranks)
     pd.testing.assert_frame_equal(again.mean, whole.mean)
+    other = model.with_population(simulated(noise="dirichlet", size=NOISE, seed=9))
+    with pytest.raises(InputError, match="another fit: design differs"):
+        check(other, samplers.exact, simulations=8, seed=5, checkpoint=folder, resume=True)
     with pytest.raises(InputError, match="another fit: seed differs"):
         check(model, samplers.exact, simulations=8, seed=6, checkpoint=folder, resume=True)
     with pytest.raises(InputError, match="is not empty"):
@@ -205,6 +239,16 @@ def test_threads_give_what_one_after_the_other_gives(model, right):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = check(model, samplers.exact, simulations=10, seed=0, executor=pool)
     pd.testing.assert_frame_equal(found.ranks, right.ranks.iloc[:10])
+
+
+@pytest.mark.slow
+def test_threads_take_turns_where_everything_is_compiled_anew():
+    """NumPyro's handlers belong to the process: two threads that trace at a time would mix them up."""
+    options = {"guide": "mean-field", "num_steps": 200, "tolerance": 0, "num_samples": 99, "starts": 1, "num_particles": 2}
+    one = check(small(), "svi", simulations=4, seed=0, **options)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        other = check(small(), "svi", simulations=4, seed=0, executor=pool, **options)
+    pd.testing.assert_frame_equal(one.ranks, other.ranks)
 
 
 @pytest.mark.slow
@@ -228,9 +272,13 @@ def test_a_reduced_study_of_nuts(model):
         ({"method": "point"}, "a point estimate has no draws"),
         ({"method": "gibbs"}, "unknown method 'gibbs'"),
         ({"simulations": 0}, "simulations is 0"),
-        ({"draws": 2}, "draws is 2; a whole number of at least 9"),
+        ({"method": "ensemble"}, "'ensemble' has no draws of a posterior"),
+        ({"draws": 9}, "draws is 9; a whole number of at least 19"),
         ({"method": "nuts", "start": None}, "start is no option of the fits inside a check"),
-        ({"draws": 100}, "100 draws are to be ranked among, but a fit has 99"),
+        ({"method": "nuts", "num_chains": 1, "num_samples": 50}, "99 draws are to be ranked among, but a fit has 50"),
+        ({"method": "svi", "num_samples": 0}, "num_samples is 0"),
+        ({"simulation": 5}, "simulation is no option of a function"),
+        ({"method": samplers.flat}, "the sampler gave shape (99,); (chain, draw, 1) is needed"),
     ],
 )
 def test_refusals(model, options, sentence):
@@ -257,5 +305,33 @@ def test_what_cannot_travel_is_refused(model):
 
     local = small(Local(2.0))
     with pytest.raises(InputError, match="cannot be sent to other processes"):
-        Parcel(local).check()
-    Parcel(model).check()
+        travels(Parcel(local))
+    travels(Parcel(model))
+
+
+def test_what_the_caller_changes_later_does_not_travel():
+    paths = {"gamma": PRIOR}
+    starts = STARTS.copy()
+    made = Calibration(
+        LinearQuadratic(), simulated(noise="dirichlet", size=NOISE, seed=1), paths, Dirichlet(NOISE), initial=starts, substeps=1
+    )
+    before = fingerprint(made)
+    paths["gamma"] = dist.LogNormal(0.0, 2.0)
+    starts[:] = 1 / 3
+    assert fingerprint(pickle.loads(pickle.dumps(made))) == before
+    made.bound = {}  # what is set by hand is lost on the way, and noticed there
+    made.paths = {}
+    with pytest.raises(InputError, match="is not the one that was sent"):
+        pickle.loads(pickle.dumps(Parcel(made)))
+
+
+def test_many_quantities_do_not_hide_a_wrong_one():
+    """The smallest p-value of a simulation alone would be above Holm's first level for more than a hundred quantities."""
+    rng = np.random.default_rng(0)
+    ranks = pd.DataFrame(rng.integers(0, 100, (200, 300)), columns=[f"q{k}" for k in range(300)])
+    assert p_value(np.zeros(200, int), 99) < 1e-100
+    ranks["q7"] = 0
+    table = {name: pd.DataFrame() for name in ("truth", "mean", "sd", "prior_predictive")}
+    outcomes = pd.DataFrame({"outcome": ["ranked"] * 200})
+    found = Check(method="nuts", draws=99, seed=0, options={}, outcomes=outcomes, ranks=ranks, model={}, seconds=0.0, **table)
+    assert [sentence.split(":")[0] for sentence in found.warnings] == ["q7"]

@@ -187,6 +187,8 @@ class Pooled(Path):
             raise InputError(
                 f"{where}: the data have one trajectory, which does not say how far trajectories differ; give the path itself."
             )
+        if self.centered is not None and not isinstance(scale, dist.Distribution):
+            raise InputError(f"{where}: centered is {self.centered}, but the scale is known; there is nothing to centre for.")
         priors = dict(inner.priors)
         if isinstance(scale, dist.Distribution):
             priors[POOLING_SCALE] = scale
@@ -198,8 +200,7 @@ class Pooled(Path):
                     shape = jnp.shape(biject_to(prior.support).inv(prior.sample(jax.random.key(0))))
                 spreads[name] = _spread(path, prior) if name == "value" else 1.0
                 priors[name + SUFFIX] = normal((count, *shape))
-        wish = {None: "", True: " (sampled centred)", False: " (sampled not centred)"}[self.centered]
-        text = f"{inner.description.removesuffix('.')}; every trajectory deviates from a shared path by {describe(scale)} times these sds{wish}."
+        text = f"{inner.description.removesuffix('.')}; every trajectory deviates from a shared path by {describe(scale)} times these sds."
         return PooledPath(
             inner.parameter, priors, inner.build, inner.plan, text, inner.is_constant,
             inner=inner, trajectories=count, partial=True, scale=scale, spreads=spreads, centered=self.centered,
