@@ -21,7 +21,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel
 
 from .checkpoint import Checkpoint, pack, unpack
-from .coordinates import coordinates, potential
+from .coordinates import compiled, coordinates, potential
 from .errors import FitError
 from .flow import MOST_UNKNOWNS, Flow
 from .point import Mode, exact_curvature, flat_directions
@@ -139,27 +139,18 @@ def approximate(
         normal = dist.Normal(jnp.zeros(space.size), 1.0).to_event(1)
         x = normal.sample(jax.random.key(seed), (num_samples,))
         return _judged(model, mode, x, normal.log_prob(x), {"guide": guide}, flat_directions(mode), importance, seed)
-    location, factor = jnp.asarray(mode.location), jnp.asarray(mode.factor)
-
-    def whitened(data: Data) -> None:
-        x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
-        with handlers.block():  # the model's own sites are none of the guide's
-            density = -space.potential(location + factor @ x, data)
-        numpyro.factor("density", density)
-
     tolerance = TOLERANCE.get(guide, TOLERANCE["other"]) if tolerance is None else tolerance
-    family = _family(guide, whitened, space.size)
     averaged = tolerance > 0
-    rate = learning_rate if averaged else optax.exponential_decay(learning_rate, num_steps, 0.1)
-    runner = SVI(whitened, family, optax.adam(rate), Trace_ELBO(num_particles=num_particles))
-    updates = _Updates(runner, runner.init(jax.random.key(seed), model.data), averaged)
+    optimiser = _compiled_optimiser(model, guide, num_particles, learning_rate, None if averaged else num_steps)
+    args = (model.data, jnp.asarray(mode.location), jnp.asarray(mode.factor))
+    updates = _Updates(optimiser, optimiser.start(jax.random.key(seed), args))
     with bar(num_steps, "svi", progress) as shown:
         for part in [] if checkpoint is None else checkpoint.read("svi"):
             updates.take(part)
             shown.update(len(part["losses"]))
         try:
             while updates.count < num_steps and not settled(updates.losses, tolerance):
-                part = updates.go_on(min(CHUNK, num_steps - updates.count), model.data)
+                part = updates.go_on(min(CHUNK, num_steps - updates.count), args)
                 if checkpoint is not None:
                     checkpoint.write("svi", len(updates.parts), part)
                 updates.take(part)
@@ -170,7 +161,7 @@ def approximate(
     losses, skipped = updates.losses, updates.skipped
     done = settled(losses, tolerance)
     interrupted = len(losses) < num_steps and not done
-    x, log_guide = _draws(family, updates.params(), jax.random.key(seed + 1), num_samples)
+    x, log_guide = _draws(optimiser.family, updates.params(), jax.random.key(seed + 1), num_samples)
     warnings = flat_directions(mode)
     if interrupted:
         warnings.append(f"Interrupted after {len(losses)} of {num_steps} variational updates; the guide may not have settled.")
@@ -200,15 +191,64 @@ NO_WIDTHS = (
 )
 
 
+def _compiled_optimiser(
+    model: ForwardModel, guide: str, num_particles: int, learning_rate: float, falling: int | None
+) -> "_Optimiser":
+    """The optimiser of a guide of this model's structure, made once; `falling` is the number of steps over which the rate falls, if it does."""
+    space = coordinates(model)
+
+    def whitened(data: Data, location: Array, factor: Array) -> None:
+        x = numpyro.sample("x", dist.ImproperUniform(dist.constraints.real_vector, (), (space.size,)))
+        with handlers.block():  # the model's own sites are none of the guide's
+            density = -space.potential(location + factor @ x, data)
+        numpyro.factor("density", density)
+
+    def make() -> _Optimiser:
+        rate = learning_rate if falling is None else optax.exponential_decay(learning_rate, falling, 0.1)
+        family = _family(guide, whitened, space.size)
+        runner = SVI(whitened, family, optax.adam(rate), Trace_ELBO(num_particles=num_particles))
+        return _Optimiser(family, runner, falling is None)
+
+    found: _Optimiser = compiled(model, f"svi/{guide}/{num_particles}/{learning_rate}/{falling}", make)
+    return found
+
+
+class _Optimiser:
+    """NumPyro's SVI for one guide of one model structure; the data and the coordinates are arguments, so that it is compiled once."""
+
+    def __init__(self, family: Any, runner: SVI, averaged: bool) -> None:
+        self.family = family
+        self.runner = runner
+        self.averaged = averaged
+        self.run = jax.jit(self._run)
+
+    def start(self, key: Array, args: tuple) -> Any:
+        """The state before the first update."""
+        return self.runner.init(key, *args)
+
+    def free(self, state: Any) -> Any:
+        """The parameters as the optimiser sees them, without constraints."""
+        return self.runner.optim.get_params(state.optim_state)
+
+    def _run(self, state: Any, length: Array, args: tuple) -> tuple[Any, Array, Array, Any]:
+        def step(i: Array, carry: tuple) -> tuple:
+            state, losses, skipped, mean = carry
+            state, loss = self.runner.stable_update(state, *args)
+            if self.averaged:
+                mean = jax.tree.map(lambda mean, x: mean + (x - mean) / (i + 1), mean, self.free(state))
+            return state, losses.at[i].set(loss), skipped + ~jnp.isfinite(loss), mean
+
+        mean = jax.tree.map(jnp.zeros_like, self.free(state)) if self.averaged else ()
+        return lax.fori_loop(0, length, step, (state, jnp.full((CHUNK,), jnp.nan), jnp.zeros((), int), mean))
+
+
 class _Updates:
     """Variational updates: their state, and what is kept of those made so far, in parts as a checkpoint keeps them."""
 
-    def __init__(self, runner: SVI, state: Any, averaged: bool) -> None:
-        self.runner = runner
+    def __init__(self, optimiser: _Optimiser, state: Any) -> None:
+        self.optimiser = optimiser
         self.state = state
-        self.averaged = averaged
         self.parts: list[dict[str, np.ndarray]] = []
-        self._chunk = jax.jit(self._run)
 
     @property
     def losses(self) -> np.ndarray:
@@ -225,9 +265,9 @@ class _Updates:
         """Updates that were not made because their ELBO was not finite."""
         return sum(int(part["skipped"]) for part in self.parts)
 
-    def go_on(self, length: int, data: Data) -> dict[str, np.ndarray]:
+    def go_on(self, length: int, args: tuple) -> dict[str, np.ndarray]:
         """What `length <= CHUNK` updates from the state give; it is not taken yet."""
-        state, losses, skipped, mean = self._chunk(self.state, length, data)
+        state, losses, skipped, mean = self.optimiser.run(self.state, length, args)
         # An interrupt is heard while these are waited for.
         made = {"losses": np.asarray(losses)[:length], "skipped": np.asarray(skipped)}
         return made | pack(state) | {f"mean/{name}": x for name, x in pack(mean).items()}
@@ -239,28 +279,14 @@ class _Updates:
 
     def params(self) -> Any:
         """The guide's parameters: averaged over the last half of the parts, or the last."""
-        if not self.averaged:
-            return self.runner.get_params(self.state)
+        runner = self.optimiser.runner
+        if not self.optimiser.averaged:
+            return runner.get_params(self.state)
         parts = self.parts[len(self.parts) // 2 :]
         weights = [len(part["losses"]) for part in parts]
         names = [name for name in parts[0] if name.startswith("mean/")]
         mean = {name.removeprefix("mean/"): np.average([part[name] for part in parts], 0, weights) for name in names}
-        return self.runner.constrain_fn(unpack(self._free(self.state), mean))
-
-    def _free(self, state: Any) -> Any:
-        """The parameters as the optimiser sees them, without constraints."""
-        return self.runner.optim.get_params(state.optim_state)
-
-    def _run(self, state: Any, length: Array, data: Data) -> tuple[Any, Array, Array, Any]:
-        def step(i: Array, carry: tuple) -> tuple:
-            state, losses, skipped, mean = carry
-            state, loss = self.runner.stable_update(state, data)
-            if self.averaged:
-                mean = jax.tree.map(lambda mean, x: mean + (x - mean) / (i + 1), mean, self._free(state))
-            return state, losses.at[i].set(loss), skipped + ~jnp.isfinite(loss), mean
-
-        mean = jax.tree.map(jnp.zeros_like, self._free(state)) if self.averaged else ()
-        return lax.fori_loop(0, length, step, (state, jnp.full((CHUNK,), jnp.nan), jnp.zeros((), int), mean))
+        return runner.constrain_fn(unpack(self.optimiser.free(self.state), mean))
 
 
 def _family(guide: str, whitened: Any, size: int) -> Any:
