@@ -6,7 +6,7 @@ import numpy as np
 import scipy.stats
 
 BATCH = 20
-"""Updates of which the median counts: robust to draws far out, and hardly correlated with the next."""
+"""Updates of which the median counts: robust to draws far out, and less correlated with the next than single ones."""
 
 FEWEST = 600
 """Updates before which nothing is said: a quarter of them are seven batches."""

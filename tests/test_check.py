@@ -1,9 +1,9 @@
 """Protects simulation-based calibration: right samplers pass, wrong ones do not, and nothing is left out in silence."""
 
 import concurrent.futures
-import pickle
 import re
 import xml.etree.ElementTree as ET
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import numpyro.distributions as dist
@@ -290,7 +290,7 @@ def test_refusals(model, options, sentence):
 def test_a_model_travels_with_its_changes(model):
     """What arrives is the model after `with_population` and `with_paths`, not the one it was first made as."""
     other = model.with_population(simulated(noise="dirichlet", size=NOISE, seed=7)).with_paths({"gamma": Constant(level=2.0)})
-    arrived = pickle.loads(pickle.dumps(other))
+    arrived = ForkingPickler.loads(ForkingPickler.dumps(other))
     point = np.array([0.3])
     assert potential(arrived)(point, arrived.data) == pytest.approx(float(potential(other)(point, other.data)), rel=1e-12)
     assert potential(arrived)(point, arrived.data) != pytest.approx(float(potential(model)(point, model.data)))
@@ -318,11 +318,11 @@ def test_what_the_caller_changes_later_does_not_travel():
     before = fingerprint(made)
     paths["gamma"] = dist.LogNormal(0.0, 2.0)
     starts[:] = 1 / 3
-    assert fingerprint(pickle.loads(pickle.dumps(made))) == before
+    assert fingerprint(ForkingPickler.loads(ForkingPickler.dumps(made))) == before
     made.bound = {}  # what is set by hand is lost on the way, and noticed there
     made.paths = {}
     with pytest.raises(InputError, match="is not the one that was sent"):
-        pickle.loads(pickle.dumps(Parcel(made)))
+        ForkingPickler.loads(ForkingPickler.dumps(Parcel(made)))
 
 
 def test_many_quantities_do_not_hide_a_wrong_one():

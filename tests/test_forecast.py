@@ -133,6 +133,7 @@ def test_every_horizon_has_its_own_row_of_scores(fitted):
         assert pooled[name].iloc[0] == pytest.approx(table[name].iloc[:2].mean(), rel=1e-9)
         assert pooled[name].iloc[1] == pytest.approx(table[name].iloc[2:].mean(), rel=1e-9)
     assert list(pooled["observations"]) == [8, 12]
+    assert list(pooled.index) == [0.4, 1.0], "horizons are called what they were asked by"
     # The scores that `scores` has too are the same numbers.
     also = scores(fitted, held, initial=STARTS)
     whole = forecast_scores(fitted, held, horizons=[1.0])

@@ -1,6 +1,7 @@
 """Protects leaving data out: densities of what was left out are those of integrals and exact refits, and failures of reweighting are told."""
 
 import arviz as az
+import direct
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -13,6 +14,7 @@ from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import Fit, fit, leave_future_out, log_likelihood, loo
 from bayes_mfg.models import Dirichlet, Gaussian, Multinomial
+from bayes_mfg.paths import Constant, Pooled
 
 STARTS = np.array([[0.2, 0.35, 0.45], [0.6, 0.25, 0.15], [0.25, 0.6, 0.15], [0.15, 0.25, 0.6]])
 SCALE, DRAWS = 0.04, 4000
@@ -301,6 +303,46 @@ def test_the_prior_of_a_start_is_the_models(data):
     assert Local(Relaxing(data, Gaussian(scale=SCALE), initial=STARTS)).size == 0
 
 
+# Parts of paths that are a trajectory's own.
+
+
+@pytest.mark.parametrize("pooling", ["partial", "separate"])
+def test_what_is_pooled_or_separate_is_integrated_out(pooling):
+    """All is linear and normal: exact draws, and exact densities of each trajectory given the others.
+
+    A trajectory's data determine its own constant to a tenth of its prior's sd, so that plain importance sampling fails.
+    """
+    tau, noise, count, rng = 0.8, 0.01, 5, np.random.default_rng(0)
+    population = direct.seen(rng.standard_normal(count), noise, seed=1)
+    y, times = (population.shares[..., 0] - 0.5).ravel(), len(direct.TIMES)
+    if pooling == "partial":
+        path = Pooled(Constant(level=0.0, level_scale=1.0), scale=tau)
+        design = direct.SLOPE * np.repeat(np.concatenate([np.ones((count, 1)), tau * np.eye(count)], axis=1), times, axis=0)
+    else:
+        path = Pooled(Constant(level=0.0, level_scale=1.0), "separate")
+        design = direct.SLOPE * np.repeat(np.eye(count), times, axis=0)
+    model = direct.Direct(population, path, noise)
+    precision = np.eye(design.shape[1]) + design.T @ design / noise**2
+    covariance = np.linalg.inv(precision)
+    draws = rng.multivariate_normal(covariance @ design.T @ y / noise**2, covariance, DRAWS)
+    whole = design @ design.T + noise**2 * np.eye(len(y))
+
+    def log_density(rows):
+        keep = np.repeat(np.isin(np.arange(count), rows), times)
+        return scipy.stats.multivariate_normal(np.zeros(keep.sum()), whole[np.ix_(keep, keep)]).logpdf(y[keep])
+
+    exact = [log_density(range(count)) - log_density([k for k in range(count) if k != r]) for r in range(count)]
+    own = given(model, draws)
+    result = loo(own, "trajectory")
+    np.testing.assert_allclose(result.elpd_i, exact, atol=0.1)
+    assert float(result.pareto_k.max()) < result.good_k
+    single = own.tree["log_likelihood"]["proportions"].groupby("trajectory").sum()
+    plain = -(logsumexp(-single, axis=(0, 1)) - np.log(DRAWS))
+    assert np.abs(plain - exact).max() > 0.3
+    with pytest.raises(InputError, match="without its model"):
+        loo(Fit(own.tree), "trajectory")
+
+
 # Refusals.
 
 
@@ -311,6 +353,8 @@ def test_the_prior_of_a_start_is_the_models(data):
         ({"by": "time", "blocks": 1}, "blocks"),
         ({"by": "time", "blocks": 2.5}, "blocks"),
         ({"by": "time", "blocks": 50}, "10 times"),
+        ({"by": "trajectory", "refits": True}, "refits is an option of refits, and refit is false"),
+        ({"seed": "x"}, "seed is 'x'"),
     ],
 )
 def test_what_cannot_be_left_out_is_refused(fitted, options, word):
@@ -319,18 +363,22 @@ def test_what_cannot_be_left_out_is_refused(fitted, options, word):
 
 
 def test_fits_that_cannot_be_reweighted_are_refused(fitted, data):
-    one = given(Relaxing(data.select("0"), Gaussian(scale=SCALE), initial=STARTS[0]), np.zeros((9, 1)))
+    draws = np.linspace(-0.1, 0.1, 30)[:, None]
+    one = given(Relaxing(data.select("0"), Gaussian(scale=SCALE), initial=STARTS[0]), draws)
     with pytest.raises(InputError, match="only one trajectory"):
         loo(one, "trajectory")
     point = Fit(fitted.tree.copy(), fitted.model)
     point.tree.attrs = {**fitted.tree.attrs, "method": "point"}
-    with pytest.raises(InputError, match="point estimate"):
+    with pytest.raises(InputError, match="method 'point' are none of a posterior"):
         loo(point)
-    with pytest.raises(InputError, match="point estimate"):
+    with pytest.raises(InputError, match="method 'point' are none of a posterior"):
         leave_future_out(point)
+    few = given(Relaxing(data, Gaussian(scale=SCALE), initial=STARTS), draws[:9])
+    with pytest.raises(InputError, match="the fit has 9 draws"):
+        loo(few)
     with pytest.raises(InputError, match="least"):
         leave_future_out(fitted, least=5)
-    unknown = given(Relaxing(data, Gaussian(scale=SCALE), initial=None), np.zeros((9, 9)))
+    unknown = given(Relaxing(data, Gaussian(scale=SCALE), initial=None), np.repeat(draws, 9, axis=1))
     with pytest.raises(InputError, match="without its model"):
         loo(Fit(unknown.tree), "trajectory")
     assert np.isfinite(loo(Fit(fitted.tree), "trajectory").elpd)

@@ -20,6 +20,7 @@ from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.models import Calibration, Dirichlet, ForwardModel, Gaussian, NeuralODE, describe
 from bayes_mfg.models.neural_ode import settle
+from bayes_mfg.paths import Pooled
 
 TIMES = np.linspace(0.0, 2.0, 11)
 NAMES = ["S", "I", "R"]
@@ -300,6 +301,12 @@ def test_data_that_are_no_population_are_refused():
         NeuralODE(chain(STARTS), observation=Dirichlet())
     with pytest.raises(InputError, match="at least two"):
         neural(Population([0.0], proportions=STARTS[:1]))
+
+
+def test_rates_that_would_be_pooled_are_refused():
+    own = neural()
+    with pytest.raises(InputError, match="cannot be pooled"):
+        own.with_paths({"rates": Pooled(own.paths["rates"])})
 
 
 def test_both_kinds_are_forward_models():

@@ -153,6 +153,7 @@ REFUSED = [
     (Pooled(Constant(), centered="yes"), CONTEXT, "centered is 'yes'"),
     (Pooled(Constant(), "separate", scale=1.0), CONTEXT, "scale has no meaning for separate"),
     (Pooled(Constant(), "separate", centered=True), CONTEXT, "centered has no meaning for separate"),
+    (Pooled(Constant(), scale=0.4, centered=True), CONTEXT, "the scale is known; there is nothing to centre for"),
     (Pooled(Constant()), Context(CONTEXT.times, CONTEXT.data_times, STATES), "have one trajectory"),
 ]
 
@@ -596,8 +597,8 @@ def written(tmp_path, fields):
     ("fields", "expected"),
     [
         (
-            'scale = 0.3\ncentered = false\n[paths.gamma.path]\nfamily = "GaussianProcess"\nlength_scale = 0.5',
-            Pooled(GaussianProcess(0.5), scale=0.3, centered=False),
+            'centered = false\n[paths.gamma.path]\nfamily = "GaussianProcess"\nlength_scale = 0.5',
+            Pooled(GaussianProcess(0.5), centered=False),
         ),
         (
             'pooling = "separate"\npath = {distribution = "LogNormal", loc = 0.0, scale = 1.0}',
