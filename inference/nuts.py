@@ -147,7 +147,8 @@ def sample(
     x = kept["x"]
     flat = location + np.einsum("ij,cdj->cdi", factor, x)
     if pooled is not None:
-        out = jax.jit(jax.vmap(jax.vmap(pooled.out, in_axes=(0, None)), in_axes=(0, None)))
+        each = jax.vmap(jax.vmap(pooled.out, in_axes=(0, None)), in_axes=(0, None))
+        out = compiled(model, "centring/out", lambda: jax.jit(each))
         flat, volume = (np.asarray(part) for part in out(jnp.asarray(flat), args[3]))
         kept["lp"] = kept["lp"] - volume  # the density of the model's own coordinates
     stats = {
