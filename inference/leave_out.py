@@ -35,6 +35,10 @@ UNITS = ("observation", "trajectory", "time")
 NAMED = 5
 """Units that a warning names; where there are more, it counts the rest."""
 
+EVEN = 1.0
+"""Range of log densities over all draws, in nats, within which no draw counts much more than another: a Pareto fit to such a tail is a fit to next to
+nothing, and was seen to give shapes of 4; the shape is then recorded as minus infinity."""
+
 FEWEST = svi.FEWEST
 """Draws without which nothing is said of importance ratios."""
 
@@ -72,7 +76,8 @@ def loo(
     forecasts, and neighbouring times make it easy; `leave_future_out` forecasts. A path that takes the observed population as input still sees it.
 
     Where the Pareto k of a unit is above `good_k`, leaving it out changes the posterior too much for its draws to be reweighted, and its estimate is
-    too high as a rule. A warning names these units; with `refit=True` the model is fitted again without each of them.
+    too high as a rule. A warning names these units; with `refit=True` the model is fitted again without each of them. Where all draws give a
+    trajectory or block nearly the same density, its k is minus infinity.
 
     Parameters
     ----------
@@ -119,9 +124,11 @@ def leave_out(
     units, members = in_units(fit, by, blocks, constants=constants)
     moving = varying(units.to_numpy().reshape(-1, units.shape[-1]))
     values, k = units.to_numpy()[0, 0].copy(), np.full(len(moving), -np.inf)  # no weights are needed where all draws agree
+    even = np.ptp(units.to_numpy().reshape(-1, units.shape[-1]), axis=0) < EVEN
     if moving.any():
         result = _psis(fit, units.isel({units.dims[-1]: moving}))
         values[moving], k[moving] = result.elpd_i.to_numpy(), result.pareto_k.to_numpy()
+        k[even & (by != "observation")] = -np.inf  # by observation all is ArviZ's
     good_k = _good(units.shape[0] * units.shape[1])
     told, refitted = [], []
     if refit:
