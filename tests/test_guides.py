@@ -263,8 +263,8 @@ class Counting:
 @pytest.mark.parametrize(("averaged", "count"), [(True, np.mean(np.arange(201, 351))), (False, 350.0)])
 def test_the_guide_is_the_average_over_the_last_half_or_the_last(averaged, count):
     """Of four parts two, the last of them shorter."""
-    updates = svi._Updates(Counting(), State(jnp.asarray(0.0)), averaged)
+    updates = svi._Updates(svi._Optimiser(None, Counting(), averaged), State(jnp.asarray(0.0)))
     for length in (100, 100, 100, 50):
-        updates.take(updates.go_on(length, None))
+        updates.take(updates.go_on(length, (None,)))
     assert float(updates.params()["count"]) == pytest.approx(count, rel=1e-14)
     assert (updates.count, updates.skipped) == (350, 1)
