@@ -74,11 +74,10 @@ class Check:
             row["se90"] = float(np.sqrt(row["nominal90"] * (1 - row["nominal90"]) / len(ranks)))
             if name in self.sd:
                 sd = self.sd[name].to_numpy()
-                with np.errstate(all="ignore"):
-                    row["bias"] = float(
-                        np.nanmean((self.mean[name] - self.truth[name]).to_numpy() / np.where(sd > 0, sd, np.nan))
-                    )
-                    row["contraction"] = float(1.0 - np.mean(sd**2) / np.var(self.truth[name].to_numpy()))
+                off, spread = (self.mean[name] - self.truth[name]).to_numpy(), np.var(self.truth[name].to_numpy())
+                some = sd > 0  # what depends on the data alone has no spread
+                row["bias"] = float(np.mean(off[some] / sd[some])) if some.any() else np.nan
+                row["contraction"] = float(1.0 - np.mean(sd**2) / spread) if spread > 0 else np.nan
             rows[name] = row
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
 
