@@ -105,8 +105,8 @@ def test_power_is_as_the_docstring_says():
 
     assert found(200, 0.7, 0.0) > 0.95
     assert found(200, 1.0, 0.5) > 0.95
-    assert found(100, 0.6, 0.0) > 0.9
-    assert found(100, 1.0, 0.5) > 0.9
+    assert found(60, 0.6, 0.0) > 0.8
+    assert found(60, 1.0, 0.5) > 0.7
 
 
 def test_truths_without_equilibrium_are_an_outcome_and_leave_ranks_uniform():
@@ -245,9 +245,9 @@ def test_threads_give_what_one_after_the_other_gives(model, right):
 def test_threads_take_turns_where_everything_is_compiled_anew():
     """NumPyro's handlers belong to the process: two threads that trace at a time would mix them up."""
     options = {"guide": "mean-field", "num_steps": 200, "tolerance": 0, "num_samples": 99, "starts": 1, "num_particles": 2}
-    one = check(small(), "svi", simulations=4, seed=0, **options)
+    one = check(small(), "svi", simulations=2, seed=0, **options)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        other = check(small(), "svi", simulations=4, seed=0, executor=pool, **options)
+        other = check(small(), "svi", simulations=2, seed=0, executor=pool, **options)
     pd.testing.assert_frame_equal(one.ranks, other.ranks)
 
 
@@ -260,8 +260,8 @@ def test_processes_give_what_one_after_the_other_gives(model, right):
 
 @pytest.mark.slow
 def test_a_reduced_study_of_nuts(model):
-    """False alarms 1 %. Of 100 simulations, draws too narrow by 40 % or beside the truth by half an sd are found in at least 9 of 10 runs."""
-    found = check(model, "nuts", simulations=100, seed=0, num_chains=1, num_warmup=150, num_samples=500, starts=1)
+    """False alarms 1 %. Draws too narrow by 40 % are found in at least 8 of 10 runs, those beside the truth by half an sd in 7 of 10."""
+    found = check(model, "nuts", simulations=60, seed=0, num_chains=1, num_warmup=150, num_samples=300, starts=1)
     assert set(found.outcomes["outcome"]) == {"ranked"}
     assert found.uniform().all()
 
@@ -269,7 +269,7 @@ def test_a_reduced_study_of_nuts(model):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"method": "point"}, "a point estimate has no draws"),
+        ({"method": "point"}, "'point' has no draws of a posterior"),
         ({"method": "gibbs"}, "unknown method 'gibbs'"),
         ({"simulations": 0}, "simulations is 0"),
         ({"method": "ensemble"}, "'ensemble' has no draws of a posterior"),
