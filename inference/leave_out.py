@@ -155,14 +155,8 @@ def leave_out(
     for sentence in told:
         log.warning("%s", sentence)
     dims, coords = units.dims[-1:], {name: c for name, c in units.coords.items() if c.dims == units.dims[-1:]}
-    full = logsumexp(units.to_numpy(), axis=(0, 1)) - np.log(units.shape[0] * units.shape[1])
     return ELPDDataLOO(
-        elpd=float(values.sum()),
-        se=float(np.sqrt(len(values) * values.var(ddof=1))),
-        p=float((full - values).sum()),
-        n_samples=units.shape[0] * units.shape[1],
-        n_data_points=len(values),
-        scale="log",
+        **_totals(units, values),
         warning=bool(bad),
         good_k=good_k,
         elpd_i=xr.DataArray(values, coords, dims, attrs={"warnings": told, "refitted": refitted}),
@@ -223,14 +217,8 @@ def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int =
     for sentence in told:
         log.warning("%s", sentence)
     coords = {name: c[asked] for name, c in units.coords.items() if c.dims == ("block",)}
-    full = logsumexp(units.to_numpy()[..., asked], axis=(0, 1)) - np.log(units.shape[0] * units.shape[1])
     return ELPDDataLFO(
-        elpd=float(values.sum()),
-        se=float(np.sqrt(len(values) * values.var(ddof=1))),
-        p=float((full - values).sum()),
-        n_samples=units.shape[0] * units.shape[1],
-        n_data_points=len(values),
-        scale="log",
+        **_totals(units.isel(block=asked), values),
         warning=bool(bad),
         good_k=None,  # type: ignore[arg-type]  # as ArviZ's own leave-future-out has it where every origin is refitted
         elpd_i=xr.DataArray(values, coords, ("block",), attrs={"warnings": told, "pareto_k": k.tolist()}),
@@ -239,6 +227,20 @@ def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int =
         refits=asked,
         n_refits=len(asked),
     )
+
+
+def _totals(units: xr.DataArray, values: np.ndarray) -> dict[str, Any]:
+    """What ArviZ tells of any way to leave out: log densities of units in all draws `(chain, draw, unit)`, and of each unit left out."""
+    draws = units.shape[0] * units.shape[1]
+    full = logsumexp(units.to_numpy(), axis=(0, 1)) - np.log(draws)
+    return {
+        "elpd": float(values.sum()),
+        "se": float(np.sqrt(len(values) * values.var(ddof=1))) if len(values) > 1 else np.nan,
+        "p": float((full - values).sum()),
+        "n_samples": draws,
+        "n_data_points": len(values),
+        "scale": "log",
+    }
 
 
 def checked(fit: Any, by: Any, blocks: Any) -> None:
