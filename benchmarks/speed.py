@@ -8,9 +8,9 @@ The model is that of `python -m benchmarks.coverage arc`: the linear-quadratic g
 
 `gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode.
 
-`nuts` samples as `fit(..., num_chains=4, num_samples=500)` does; `default` runs NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own
-coordinates, one chain, with fewer transitions: they are dear. The figure to compare is leapfrog steps (gradients) per effective draw after warm-up,
-of the worst of gamma(t) at every time, noise and initial shares.
+`nuts` samples as `fit(..., num_chains=4, num_samples=500)` does, with warm-up, target acceptance and largest tree depth as given; `default` runs
+NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own coordinates, one chain, with fewer transitions: they are dear. The figure to
+compare is leapfrog steps (gradients) per effective draw after warm-up, of the worst of gamma(t) at every time, noise and initial shares.
 """
 
 import argparse
@@ -81,12 +81,18 @@ def worst(model: bm.models.Calibration, flat: np.ndarray) -> tuple[float, float,
     return max(float(r_hat[name].max()) for name in parts), float(ess[least].min()), least
 
 
-def ours(model: bm.models.Calibration) -> None:
+def ours(model: bm.models.Calibration, warmup: int, accept: float, depth: int) -> None:
     """Gradients per effective draw of the package's sampler."""
     begin = time.perf_counter()
     mode = find_mode(model, starts=1)
     print(f"mode {time.perf_counter() - begin:.1f} s with compiling", flush=True)
-    options = {"num_chains": CHAINS, "num_warmup": WARMUP, "num_samples": DRAWS}
+    options = {
+        "num_chains": CHAINS,
+        "num_warmup": warmup,
+        "num_samples": DRAWS,
+        "target_accept_prob": accept,
+        "max_tree_depth": depth,
+    }
     taken = []
     for seed in (1, 0):
         begin = time.perf_counter()
@@ -95,6 +101,9 @@ def ours(model: bm.models.Calibration) -> None:
     steps = int(draws.stats["n_steps"].sum())
     r_hat, ess, name = worst(model, draws.flat)
     print(f"NUTS {taken[0]:.1f} s with compiling, {taken[1]:.1f} s again ({draws.chain_method})")
+    print(
+        f"warm-up of {warmup}, target_accept_prob {accept:g}, max_tree_depth {depth}; step sizes {np.round(draws.stats['step_size'][:, -1], 2)}"
+    )
     print(
         f"{CHAINS} x {DRAWS} draws: R-hat {r_hat:.4f}, ESS {ess:.0f} ({name}), divergences {int(draws.stats['diverging'].sum())}"
     )
@@ -116,6 +125,7 @@ def default(model: bm.models.Calibration, warmup: int, samples: int) -> None:
     print(f"warm-up of {warmup}: {before} gradients, {time.perf_counter() - begin:.0f} s with compiling", flush=True)
     begin = time.perf_counter()
     chain.run(jax.random.key(1), model.data, extra_fields=("num_steps",))
+    jax.block_until_ready(chain.get_samples())
     taken = time.perf_counter() - begin
     flat = np.asarray(jax.vmap(space.unconstrain)({name: chain.get_samples()[name] for name in space.shapes}))
     steps = int(np.sum(chain.get_extra_fields()["num_steps"]))
@@ -129,15 +139,20 @@ def main() -> int:
     jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["gradient", "nuts", "default"])
-    parser.add_argument("--warmup", type=int, default=WARMUP, help="of `default`")
+    parser.add_argument("--warmup", type=int, default=WARMUP, help="transitions of `nuts` and `default`")
+    parser.add_argument("--accept", type=float, default=0.8, help="target acceptance of `nuts`")
+    parser.add_argument("--depth", type=int, default=10, help="largest tree depth of `nuts`")
     parser.add_argument("--samples", type=int, default=200, help="of `default`")
     options = parser.parse_args()
     population, _ = data_set("arc", 0)
     model = model_of("arc", population)
-    if options.what == "default":
-        default(model, options.warmup, options.samples)
-    else:
-        {"gradient": gradient, "nuts": ours}[options.what](model)
+    match options.what:
+        case "gradient":
+            gradient(model)
+        case "nuts":
+            ours(model, options.warmup, options.accept, options.depth)
+        case _:
+            default(model, options.warmup, options.samples)
     return 0
 
 

@@ -107,21 +107,25 @@ def anderson(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_
         return x[:length].reshape(shape), state.unit * x[length:].reshape(shape)
 
     def step(carry: tuple) -> tuple:
-        best, x, last_x, last_f, dx, df, count = carry
+        best, x, last_x, last_f, dx, df, gram, count = carry
         z = unpack(x)
         image, defects = scheme.sweep(problem, *z)
         size = size_of(defects, z[1], best.unit)
         best = _best(best, z, size, method=1)
         f = pack(image) - x
-        dx = dx.at[count % MEMORY].set(jnp.where(count > 0, x - last_x, 0.0))
-        df = df.at[count % MEMORY].set(jnp.where(count > 0, f - last_f, 0.0))
-        gram = jnp.sum(df[:, None, :] * df[None, :, :], axis=-1)
+        # The oldest difference makes room. Written as a choice: side by side, solves would make a slow scatter of an indexed update.
+        oldest = jnp.arange(MEMORY) == count % MEMORY
+        change = jnp.where(count > 0, f - last_f, 0.0)
+        dx = jnp.where(oldest[:, None], jnp.where(count > 0, x - last_x, 0.0), dx)
+        df = jnp.where(oldest[:, None], change, df)
+        products = jnp.sum(df * change, axis=-1)
+        gram = jnp.where(oldest[:, None], products[None, :], jnp.where(oldest[None, :], products[:, None], gram))
         scale = jnp.trace(gram)
         ridge = jnp.where(scale > 0, 1e-14 * scale, 1.0)
         weights = _solve_spd(gram + ridge * jnp.eye(MEMORY, dtype=gram.dtype), jnp.sum(df * f, axis=-1))
         new_x = x + f - jnp.sum(weights[:, None] * (dx + df), axis=0)
         lost = ~(size < 1e3 * best.size)
-        return best, jnp.where(lost, jnp.nan, new_x), x, f, dx, df, count + 1
+        return best, jnp.where(lost, jnp.nan, new_x), x, f, dx, df, gram, count + 1
 
     def unfinished(carry: tuple) -> Array:
         best, x = carry[0], carry[1]
@@ -129,7 +133,8 @@ def anderson(scheme: Scheme, problem: Problem, state: State, *, tol: float, max_
 
     x = pack(state.z)
     history = jnp.zeros((MEMORY, 2 * length), x.dtype)
-    return lax.while_loop(unfinished, step, (state, x, x, jnp.zeros_like(x), history, history, jnp.zeros((), int)))[0]
+    none = jnp.zeros((MEMORY, MEMORY), x.dtype)
+    return lax.while_loop(unfinished, step, (state, x, x, jnp.zeros_like(x), history, history, none, jnp.zeros((), int)))[0]
 
 
 def _solve_spd(a: Array, b: Array) -> Array:

@@ -224,18 +224,22 @@ def exponential(rates: Array, cost: Array, dt: Array, squarings: int) -> tuple[A
     largest = lax.stop_gradient(jnp.max(jnp.abs(exit_rate), axis=0))
     still = largest == 0
     ratio = jnp.where(still, 1.0, exit_rate / jnp.where(still, 1.0, largest))
-    bound = jnp.where(still, 0.0, largest * jnp.sum(ratio**8, axis=0) ** 0.125)
-    b = h * (rates + eye * (bound - exit_rate)[:, None])
+    eighth = jnp.sum(jnp.square(jnp.square(jnp.square(ratio))), axis=0)
+    bound = jnp.where(still, 0.0, largest * jnp.sqrt(jnp.sqrt(jnp.sqrt(eighth))))
+    # Every matrix is computed once: without the barriers XLA fuses a product's factors into it, and computes them anew for each of its entries.
+    once = lax.optimization_barrier
+    b = once(h * (rates + eye * (bound - exit_rate)[:, None]))
     theta = h * bound
-    b2 = matmul(b, b)
-    p = (eye + b + matmul(b2, eye / 2 + b / 6 + b2 / 24)) / (1 + theta + theta**2 / 2 + theta**3 / 6 + theta**4 / 24)
+    b2 = once(matmul(b, b))
+    series = once(eye / 2 + b / 6 + b2 / 24)
+    p = once((eye + b + matmul(b2, series)) / (1 + theta + theta**2 / 2 + theta**3 / 6 + theta**4 / 24))
     # Simpson on [0, 2h], with exp(h Q) at the midpoint.
-    p_twice = matmul(p, p)
+    p_twice = once(matmul(p, p))
     c = (2 * h / 6) * (cost + 4 * matvec(p, cost) + matvec(p_twice, cost))
     p = p_twice
     for _ in range(squarings - 1):
         c = c + matvec(p, c)
-        p = matmul(p, p)
+        p = once(matmul(p, p))
     # Rounding in the squarings lets row sums drift by a few 1e-15 per step, which a long product of steps would add up.
     return p / jnp.sum(p, axis=1, keepdims=True), c
 
