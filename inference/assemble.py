@@ -368,7 +368,8 @@ def convergence_warnings(tree: xr.DataTree, max_tree_depth: int = 10) -> list[st
     deep = int((stats["tree_depth"] >= max_tree_depth).sum())
     if deep:
         told.append(
-            f"{deep} of {count} transitions reached the largest tree depth of {max_tree_depth}: the sampler moves slowly."
+            f"{deep} of {count} transitions reached the largest tree depth of {max_tree_depth} and were cut off there: draws may be more alike than "
+            "they need be."
         )
     energies = [bfmi(np.asarray(chain, float)) for chain in stats["energy"].transpose("chain", "draw").values]
     if min(energies) < E_BFMI:
