@@ -2,6 +2,7 @@
 
 import arviz as az
 import direct
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -13,7 +14,7 @@ from scipy.special import logsumexp
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import Fit, fit, leave_future_out, log_likelihood, loo
-from bayes_mfg.models import Dirichlet, Gaussian, Multinomial
+from bayes_mfg.models import Calibration, Dirichlet, Gaussian, Multinomial, Trajectories
 from bayes_mfg.paths import Constant, Pooled
 
 STARTS = np.array([[0.2, 0.35, 0.45], [0.6, 0.25, 0.15], [0.25, 0.6, 0.15], [0.15, 0.25, 0.6]])
@@ -343,7 +344,85 @@ def test_what_is_pooled_or_separate_is_integrated_out(pooling):
         loo(Fit(own.tree), "trajectory")
 
 
+# Several equilibria.
+
+OTHER_REST = np.array([0.4, 0.3, 0.3])
+
+
+class TwoWays(Relaxing):
+    """Each trajectory approaches one of two resting populations; which one is summed out, as `Calibration` does it."""
+
+    branches = (REST, OTHER_REST)
+
+    def trajectories(self, latents, data=None, key=None):
+        data = self.data if data is None else data
+        one = super().trajectories(latents, data)
+        times, start = jnp.asarray(self.grid.times), latents["mu0"]
+        shape = jnp.exp(-one.parameters["gamma"][0] * times)[:, None]
+        mu = jnp.stack([rest + (start[:, None] - rest) * shape for rest in self.branches])
+        each = Trajectories({}, mu, 0.0 * mu, *(jnp.stack([x, x]) for x in (one.code, one.residual, one.iterations)))
+        return Calibration._summed_out(self, latents, data, each, key)._replace(parameters=one.parameters)
+
+
+@pytest.fixture(scope="module")
+def undecided():
+    """Two trajectories of their own rests each, seen with so much noise that their branches stay open; draws from the exact posterior."""
+    starts = STARTS[:3]
+    mu = np.array(
+        [
+            mu_of(GAMMA, starts)[0],
+            OTHER_REST + (starts[1] - OTHER_REST) * np.exp(-GAMMA * TIMES)[:, None],
+            mu_of(GAMMA, starts)[2],
+        ]
+    )
+    error = 0.15 * np.random.default_rng(4).standard_normal(mu.shape)
+    shares = np.clip(mu + error - error.mean(axis=-1, keepdims=True), 0.0, 1.0)
+    data = Population(TIMES, proportions=shares / shares.sum(axis=-1, keepdims=True))
+    by_branch = []
+    for rest in (REST, OTHER_REST):
+        path = rest + (starts[:, None] - rest) * np.exp(-np.exp(U)[:, None, None, None] * TIMES[:, None])
+        by_branch.append(scipy.stats.norm.logpdf(data.shares, path, 0.15)[:, :, 1:].sum(axis=(2, 3)))  # the start is known
+    density = logsumexp(by_branch, axis=0) - np.log(2.0)
+    model = TwoWays(data, Gaussian(scale=0.15), initial=starts)
+    return given(model, exact_draws(density.sum(axis=1))[:, None]), density
+
+
+def test_the_branches_of_a_trajectory_left_out_are_summed_out(undecided):
+    """Three checks at five standard errors of the harmonic mean."""
+    fit_, density = undecided
+    share = fit_.tree["posterior"]["branch"].to_numpy()[..., 0].mean(axis=(0, 1))
+    assert np.sum((share > 0.02) & (share < 0.98)) >= 2  # both are possible, so that the sum matters
+    found = loo(fit_, "trajectory")
+    exact = np.array([left_out(density[:, r], density.sum(axis=1) - density[:, r]) for r in range(3)])
+    drawn = exact_draws(density.sum(axis=1))
+    for r in range(3):
+        assert abs(float(found.elpd_i[r]) - exact[r]) < tolerance(np.interp(drawn, U, density[:, r]))
+    # As they were kept, at one branch drawn by its probability given the data, densities are those of something else.
+    kept = fit_.tree["log_likelihood"].to_dataset()["proportions"]
+    plain = [-(logsumexp(-one.sum("observation").to_numpy()) - np.log(DRAWS)) for _, one in kept.groupby("trajectory")]
+    assert np.max(np.abs(np.array(plain) - exact)) > 0.2
+    with pytest.raises(InputError, match="without its model"):
+        loo(Fit(fit_.tree), "trajectory")
+
+
+def test_branches_that_have_seen_what_is_left_out_are_told_and_not_refitted(undecided):
+    fit_, _ = undecided
+    assert any("Which equilibrium" in sentence for sentence in loo(fit_, "time").elpd_i.attrs["warnings"])
+    assert not any("Which equilibrium" in sentence for sentence in loo(fit_, "trajectory").elpd_i.attrs["warnings"])
+    with pytest.raises(InputError, match="refits are for trajectories, not for by='time'"):
+        loo(fit_, "time", refit=True)
+    with pytest.raises(InputError, match="several equilibria"):
+        leave_future_out(fit_)
+
+
 # Refusals.
+
+
+def test_the_future_is_not_left_out_of_what_has_seen_it(fitted, monkeypatch):
+    seeing = type("Seeing", (), {"needs_observed": True})()
+    monkeypatch.setattr(fitted.model, "bound", {"gamma": seeing})
+    with pytest.raises(InputError, match="the path of gamma takes the observed population"):
+        leave_future_out(fitted)
 
 
 @pytest.mark.parametrize(
