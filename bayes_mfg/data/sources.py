@@ -1,0 +1,143 @@
+"""Published files as streams: plain, packed with gzip, or in zip archives, one or many."""
+
+import gzip
+import io
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from tqdm.auto import tqdm
+
+from bayes_mfg.errors import DataError
+
+from .wording import listed
+
+ENDINGS = (".csv", ".csv.gz", ".csv.zip", ".zip", ".parquet")
+DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile)
+"""What Python's unpackers raise on a file that is damaged or cut short."""
+
+
+def files_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], reader: str) -> list[Path]:
+    """Files to read, in order: a file, the tables in a folder, sorted by name, or a list of either.
+
+    Raises
+    ------
+    DataError
+        Something that is no name of a file, a file that is missing or named twice, or a folder without a table.
+    """
+    given = [path] if isinstance(path, str | os.PathLike) else path
+    if not isinstance(given, Sequence) or not given or not all(isinstance(one, str | os.PathLike) and str(one) for one in given):
+        raise DataError(f"{reader}: path is {path!r}; expected the name of a file or folder, or a list of them.")
+    found: list[Path] = []
+    for one in map(Path, given):
+        if one.is_dir():
+            inside = sorted(
+                item for item in one.iterdir() if item.name.casefold().endswith(ENDINGS) and not item.name.startswith(".")
+            )
+            if not inside:
+                raise DataError(f"{one}: the folder holds no table; expected files that end in {listed(ENDINGS)}.")
+            found += inside
+        elif one.exists():
+            found.append(one)
+        else:
+            raise DataError(f"{one}: there is no such file.")
+    for one in found:
+        if found.count(one) > 1:
+            raise DataError(f"{one}: the file is named {found.count(one)} times; expected each file once.")
+    return found
+
+
+@contextmanager
+def damage_told(name: str) -> Iterator[None]:
+    """Turns what unpacking raises into a `DataError` that names the file."""
+    try:
+        yield
+    except (*DAMAGE, RuntimeError, NotImplementedError) as error:  # the last two: an encrypted archive, a strange compression
+        raise DataError(f"{name}: the packed file is damaged or cut short ({error}); expected a whole download.") from None
+    except OSError as error:
+        raise DataError(f"{name}: the file cannot be read ({error.strerror or error}).") from None
+
+
+def streams(path: Path, raw: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name, for messages, and unpacked content of every table in an open file.
+
+    An archive within an archive is opened, too; macOS's `__MACOSX/._*` members are no tables.
+
+    Raises
+    ------
+    DataError
+        A damaged file, or an archive without a table.
+    """
+    yield from _unpacked(str(path), raw)
+
+
+def _unpacked(name: str, raw: Any) -> Iterator[tuple[str, IO[bytes]]]:
+    first = raw.read(4)
+    raw.seek(0)
+    if first.startswith(b"\x1f\x8b"):
+        with gzip.GzipFile(fileobj=raw) as stream:
+            yield name, io.BufferedReader(_Told(stream, name), 1 << 20)
+    elif first.startswith(b"PK"):
+        yield from _members(name, raw)
+    else:
+        yield name, io.BufferedReader(_Told(raw, name), 1 << 20)
+
+
+def _members(name: str, raw: Any) -> Iterator[tuple[str, IO[bytes]]]:
+    with damage_told(name):
+        archive = zipfile.ZipFile(raw)
+    with archive:
+        members = [member for member in archive.namelist() if _is_table(member)]
+        if not members:
+            raise DataError(f"{name}: the archive holds {listed(archive.namelist()) or 'nothing'}; expected a CSV file.")
+        for member in members:
+            label = f"{name} ({member})"
+            with damage_told(label):
+                opened = archive.open(member)
+            with opened:
+                if member.casefold().endswith((".zip", ".gz")):
+                    yield from _unpacked(label, _Told(opened, label))
+                else:
+                    yield label, io.BufferedReader(_Told(opened, label), 1 << 20)
+
+
+def _is_table(member: str) -> bool:
+    path = PurePosixPath(member)
+    return "__MACOSX" not in path.parts and not path.name.startswith(".") and path.name.casefold().endswith(ENDINGS[:-1])
+
+
+class _Told(io.RawIOBase):
+    """A stream whose damage is told as a `DataError`."""
+
+    def __init__(self, stream: Any, name: str):
+        self._stream, self._name = stream, name
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._stream.seekable()
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        with damage_told(self._name):
+            return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any, /) -> int:
+        with damage_told(self._name):
+            content = self._stream.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def progress_bar(total: int, what: str, show: bool | None) -> Any:
+    """A progress bar of `total` bytes; shown on a terminal only where `show` is None."""
+    visible = sys.stderr.isatty() if show is None else show
+    return tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=not visible, leave=False, mininterval=0.2)
