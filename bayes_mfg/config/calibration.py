@@ -28,6 +28,11 @@ READERS: dict[str, Callable[..., Population]] = {
     "school_influenza": data.load_school_influenza,
     "fluview": data.read_fluview,
     "table": data.read_table,
+    "trips": data.read_trips,
+    "citibike": data.read_citibike,
+    "bay_area": data.read_bay_area,
+    "auckland_pedestrians": data.load_auckland_pedestrians,
+    "cumulative_cases": data.read_cumulative_cases,
 }
 """Readers of data by the names that a config uses."""
 
@@ -300,10 +305,19 @@ def _reader(
             raise ConfigError(f"{place} needs the key 'path', or --data PATH on the command line: reader {name!r} reads a file.")
     elif given is not None:
         raise ConfigError(f"{place} reader {name!r} reads no file, so --data {given} has no meaning.")
-    options = arguments(reader, table, place, also=["reader"])
-    if "path" in options:
-        options["path"] = str(given) if given is not None else str(folder / options["path"])
+    options = arguments(reader, table, place, also=["reader"], leave=["progress"])
+    for key in _files(reader, options):
+        value = options[key]
+        options[key] = [str(folder / one) for one in value] if isinstance(value, list) else str(folder / value)
+    if "path" in options and given is not None:
+        options["path"] = str(given)
     return name, options
+
+
+def _files(reader: Callable[..., Population], options: Mapping[str, Any]) -> list[str]:
+    """Options that name files, relative to the config."""
+    parameters = inspect.signature(reader, eval_str=True).parameters
+    return [key for key in options if "PathLike" in str(parameters[key].annotation)]
 
 
 # Numbers of an option that is not here are positive. (lowest, highest, in words); ends that are not reached are open.
@@ -384,6 +398,8 @@ def _output(table: Mapping[str, Any], place: Place) -> str:
 def _used(parts: Mapping[str, Any], reader_options: Mapping[str, Any]) -> dict[str, Any]:
     """The tables as used; the data path is absolute, so that the text serves from any folder."""
     used = {name: table for name, table in parts.items() if table != {}}
-    if "path" in reader_options:
-        used["data"] = {**used["data"], "path": str(Path(reader_options["path"]).absolute())}
+    for key in _files(READERS[parts["data"]["reader"]], reader_options):
+        value = reader_options[key]
+        absolute = [str(Path(one).absolute()) for one in value] if isinstance(value, list) else str(Path(value).absolute())
+        used["data"] = {**used["data"], key: absolute}
     return used

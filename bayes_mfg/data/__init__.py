@@ -1,7 +1,9 @@
 """Observed populations, and readers of published data."""
 
+from .auckland import load_auckland_pedestrians
 from .bay_area import read_bay_area
 from .citibike import read_citibike
+from .cumulative import read_cumulative_cases
 from .days import Days, days_of
 from .epidemic import simulate_epidemic
 from .fluview import FluOnset, read_fluview
@@ -21,9 +23,11 @@ __all__ = [
     "Places",
     "Population",
     "days_of",
+    "load_auckland_pedestrians",
     "load_school_influenza",
     "read_bay_area",
     "read_citibike",
+    "read_cumulative_cases",
     "read_fluview",
     "read_table",
     "read_trips",
