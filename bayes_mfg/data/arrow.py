@@ -18,7 +18,8 @@ from .wording import closest, listed
 BLOCK = 8 << 20
 MISSING = ("", "NULL", "\\N")
 """What stands for nothing in published tables of trips."""
-_BAD_VALUE = re.compile(r"CSV column #(\d+).*?: (?:CSV conversion error to (.*?): )?invalid value '(.*)'", re.DOTALL)
+_BAD_VALUE = re.compile(r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error to ([^:]*): ([^']*)(?:'(.*)')?", re.DOTALL)
+_TIME = "a date with a local time, such as 2024-09-01 18:31:52"
 _BAD_ROW = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 
 
@@ -121,7 +122,7 @@ def _header(name: str, stream: IO[bytes]) -> list[str]:
     line = stream.readline(1 << 20)
     try:
         text = line.decode("utf-8-sig")
-        cells = next(csv.reader([text.rstrip("\r\n")], strict=True), [])
+        cells = next(csv.reader([text.rstrip("\r\n")]), [])
     except (UnicodeDecodeError, csv.Error):
         raise DataError(
             f"{name}: the file begins with {line[:40]!r}; expected a header line of comma-separated columns."
@@ -131,7 +132,7 @@ def _header(name: str, stream: IO[bytes]) -> list[str]:
         raise DataError(f"{name}: the file is empty; expected a header line and one line for each row.")
     for separator, word in ((";", "semicolons"), ("\t", "tabs")):
         if len(header) == 1 and separator in header[0]:
-            raise DataError(f"{name}: the columns are separated by {word} ({header[0][:60]!r}); expected commas.")
+            raise DataError(f"{name}: the columns are separated by {word} ({text.strip()[:60]!r}); expected commas.")
     if not stream.peek(1):  # type: ignore[attr-defined]
         raise DataError(f"{name}: there is no line after the header; expected one line for each row.")
     return header
@@ -146,11 +147,11 @@ def _told(name: str, header: Sequence[str]) -> Iterator[None]:
     except lib.ArrowInvalid as error:
         text = str(error)
         if found := _BAD_VALUE.search(text):
-            number, kind, value = found.groups()
-            expected = "a date with a time, such as 2024-09-01 18:31:52" if "timestamp" in (kind or text) else "a number"
-            if "UTF8" in text:
-                expected = "text in UTF-8"
-            raise DataError(f"{name}, column {header[int(number)]!r}: {value!r}; expected {expected}.") from None
+            number, kind, what, value = found.groups()
+            expected = {"timestamp[ns]": _TIME, "double": "a number"}.get(kind, "text in UTF-8")
+            raise DataError(
+                f"{name}, column {header[int(number)]!r}: {what.strip() if value is None else repr(value)}; expected {expected}."
+            ) from None
         if found := _BAD_ROW.search(text):
             wide, cells, row = found.groups()
             raise DataError(
@@ -203,7 +204,7 @@ def _column(name: str, column: Any, label: str, kind: str, time_formats: Sequenc
                 " on the wall showed them."
             )
         return compute.cast(column, arrow.timestamp("ns"))
-    expected = "a date with a time, such as 2024-09-01 18:31:52" if kind == "time" else "a number"
+    expected = _TIME if kind == "time" else "a number"
     if types.is_null(column.type):
         return compute.cast(column, arrow.timestamp("ns") if kind == "time" else arrow.float64())
     if kind == "number" and (types.is_floating(column.type) or types.is_integer(column.type)):

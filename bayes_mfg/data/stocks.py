@@ -27,7 +27,7 @@ from bayes_mfg.errors import DataError
 from .days import DAY, EPOCH, Days
 from .triplog import TripLog
 
-LARGEST = 1 << 30
+LARGEST = 1 << 29
 """Bytes that the flows of every minute may take."""
 
 
@@ -90,7 +90,7 @@ def book(
     outside, riding = n_states, n_states + 1
     if n_days * minutes * width * 4 > LARGEST:
         raise DataError(
-            f"The {n_days} days from {first} to {last} with {n_states} places as states take more than {LARGEST >> 30} GB; expected fewer"
+            f"The {n_days} days from {first} to {last} with {n_states} places as states take more than {LARGEST >> 20} MB; expected fewer"
             " places (stations, zones) or days (first, last)."
         )
     net = np.zeros((n_days, minutes, width), np.int32)

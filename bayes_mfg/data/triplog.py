@@ -299,6 +299,8 @@ def read_log(
     DataError
         See `batches` and `TripLog`; also where no row is sound.
     """
+    if not isinstance(days, Days):
+        raise DataError(f"{reader}: days is {days!r}; expected bm.data.Days(...).")
     chosen: dict[str, Columns] = {}
 
     def wanted(name: str, header: Sequence[str]) -> Mapping[str, str]:

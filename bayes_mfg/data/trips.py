@@ -89,7 +89,7 @@ def read_trips(
         end_longitude,
         utc=utc,
     )
-    if utc and days.time_zone is None:
+    if utc and getattr(days, "time_zone", None) is None:
         raise DataError("read_trips: utc is true; expected days with a time_zone, such as Days(time_zone='Europe/Paris').")
 
     def choose(name: str, header: Sequence[str]) -> Columns:
@@ -133,9 +133,8 @@ def population_of(
     DataError
         See `read_trips`.
     """
-    for name, value, kind in (("places", places, Places), ("days", days, Days)):
-        if not isinstance(value, kind):
-            raise DataError(f"{name} is {value!r}; expected bm.data.{kind.__name__}(...).")
+    if not isinstance(places, Places):
+        raise DataError(f"places is {places!r}; expected bm.data.Places(...).")
     called = list(names or log.places)
     position, columns = log.coordinates[: len(called)], {}
     if table is not None:
