@@ -179,7 +179,8 @@ def build_model(config: Config) -> Calibration:
         population = READERS[config.reader](**config.reader_options)
     except DataError as error:
         # A reader names the data file by itself; what else it refuses is an option.
-        if str(error).startswith(str(config.reader_options.get("path", "\0"))):
+        files = [config.reader_options[key] for key in _files(READERS[config.reader], config.reader_options)]
+        if str(error).startswith(tuple(one for given in files for one in ([given] if isinstance(given, str) else given))):
             raise
         raise ConfigError(f"{top.inside('data')} {error}") from error
     place = top.inside("data")

@@ -15,7 +15,7 @@ from bayes_mfg.errors import DataError
 from .sources import files_of, progress_bar, streams
 from .wording import closest, listed
 
-BLOCK = 8 << 20
+BLOCK = 16 << 20
 MISSING = ("", "NULL", "\\N")
 """What stands for nothing in published tables of trips."""
 _BAD_VALUE = re.compile(r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error to ([^:]*): ([^']*)(?:'(.*)')?", re.DOTALL)

@@ -132,9 +132,7 @@ class _Told(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         with damage_told(self._name):
-            content = self._stream.read(len(buffer))
-        buffer[: len(content)] = content
-        return len(content)
+            return int(self._stream.readinto(buffer))
 
 
 def progress_bar(total: int, what: str, show: bool | None) -> Any:

@@ -79,6 +79,7 @@ class TripLog:
         self._sums = np.zeros((0, 3))
         self._last_alias = np.zeros(0, np.int64)
         self._alias_number: dict[str, int] = {}
+        self._alias_spelling: dict[str, int] = {}
         self._seen: set[tuple[int, int]] = set()
         self._in_file: set[int] = set()
         self._earlier: set[int] = set()
@@ -247,7 +248,7 @@ class TripLog:
 
     def _note_aliases(self, column: Any, codes: NDArray[np.int64]) -> None:
         names = column.dictionary.to_pylist()
-        numbers = [self._alias_number.setdefault(" ".join(name.split()), len(self._alias_number)) for name in names]
+        numbers = [self._alias_spelling[name] if name in self._alias_spelling else self._new_alias(name) for name in names]
         lookup = np.array([*numbers, -1], np.int64)
         indices = column.indices.fill_null(len(names)) if column.indices.null_count else column.indices
         found = lookup[indices.to_numpy(zero_copy_only=False)]
@@ -262,6 +263,11 @@ class TripLog:
             if (code, number) not in self._seen:
                 self._seen.add((code, number))
                 self.aliases[code].append(texts[number])
+
+    def _new_alias(self, spelling: str) -> int:
+        number = self._alias_number.setdefault(" ".join(spelling.split()), len(self._alias_number))
+        self._alias_spelling[spelling] = number
+        return number
 
     def _put_at_start(self, count: int) -> None:
         if count:
