@@ -105,7 +105,7 @@ def test_cumulative_cases_are_a_reader(tmp_path):
     days = "\n".join(f"2020-01-{day:02d},{10 * day}" for day in range(1, 30))
     write(tmp_path, "cases.csv", f"date,cases\n{days}\n")
     reader = '[data]\nreader = "cumulative_cases"\npath = "cases.csv"\npopulation = 1000\nevery = 7\n'
-    game = '[game]\nname = "SIR"\ncontact_cost = 1.0\ninfection_cost = 1.0\nrecovery = 0.1\n'
+    game = '[game]\nname = "SIR"\ncontact_cost = 1.0\ninfection_cost = 1.0\n[paths.recovery]\nvalue = 0.1\n'
     rest = '[paths.beta]\nfamily = "Constant"\n[observation]\nkind = "Binomial"\nstates = ["I"]\n[initial]\nkind = "Seeded"\n'
     population = build_model(load_config(write(tmp_path, "run.toml", reader + game + rest))).population
     assert population.counts[0, :, 1].tolist() == [70, 70, 70, 70]
