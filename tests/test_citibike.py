@@ -87,6 +87,12 @@ def test_rows_that_begin_in_another_month_are_told(tmp_path):
     assert nameless.trajectories[0] == "2024-08-30"
 
 
+def test_the_month_is_in_the_name_of_the_file_not_of_its_folder(tmp_path):
+    folder = tmp_path / "202301"
+    folder.mkdir()
+    assert read_citibike(write(folder, "trips.csv", newer(made_up())), ALL).provenance["dates"] == ["2024-09-02", "2024-09-06"]
+
+
 def test_rows_without_an_end_station_are_dropped_and_counted(tmp_path):
     trips = made_up()
     trips.loc[:6, "destination"] = ""

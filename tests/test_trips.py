@@ -351,6 +351,14 @@ def test_a_table_of_stations_has_coordinates_and_zones(tmp_path):
         .counts,
     )
     assert read(made_up(), Places(zones=2), station_table=stations).n_states == 3
+    short = write(tmp_path, "short.csv", text(lines[:-1]))
+    repairs = read(made_up(), Places(zones="town"), station_table=short).provenance["repairs"]
+    assert repairs == {"places_not_in_the_table_of_stations": ["4th Ave"]}
+    other = write(tmp_path, "other.csv", text([lines[0], ["Elsewhere", 1, 2, "x"]]))
+    with pytest.raises(
+        DataError, match=r"5 of the 5 places of the trips, such as .* are not in the table; expected a table of the same city"
+    ):
+        read(made_up(), Places(stations=2), station_table=other)
     with pytest.raises(
         DataError, match=re.escape("zones is 'twon', which is no column of the table of stations (did you mean 'town'?)")
     ):
@@ -420,6 +428,7 @@ def test_a_table_larger_than_a_block_is_read_in_pieces(tmp_path, monkeypatch):
 GOOD = text(LINES)
 BAD_FILES = [
     ("", "the file is empty"),
+    ("PKW,b\n1,2\n", "column 'from' is missing; the columns are PKW, b"),
     (text(LINES[:1]), "there is no line after the header"),
     (GOOD.replace('"from"', '"form"'), "column 'from' is missing (did you mean 'form'?); the columns are id, form, a, to, b"),
     (GOOD.replace('"id"', '"from"'), "column 'from' occurs 2 times"),

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from bayes_mfg.errors import DataError
@@ -126,5 +127,7 @@ def _plain(column: str) -> str:
 
 def _month(name: str) -> tuple[int, int] | None:
     """Year and month in the name of a file or a member of an archive."""
-    found = re.findall(r"(?<!\d)(20[0-3]\d)-?(0[1-9]|1[0-2])(?!\d)", name)
+    # Not in those of folders above it, which are the user's.
+    file, _, member = name.partition(" (")
+    found = re.findall(r"(?<!\d)(20[0-3]\d)-?(0[1-9]|1[0-2])(?!\d)", f"{Path(file).name} ({member}")
     return (int(found[-1][0]), int(found[-1][1])) if found else None

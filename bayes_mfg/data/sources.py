@@ -82,7 +82,7 @@ def _unpacked(name: str, raw: Any) -> Iterator[tuple[str, IO[bytes]]]:
     if first.startswith(b"\x1f\x8b"):
         with gzip.GzipFile(fileobj=raw) as stream:
             yield name, io.BufferedReader(_Told(stream, name), 1 << 20)
-    elif first.startswith(b"PK"):
+    elif first in (b"PK\x03\x04", b"PK\x05\x06"):
         yield from _members(name, raw)
     else:
         yield name, io.BufferedReader(_Told(raw, name), 1 << 20)

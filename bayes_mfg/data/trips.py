@@ -135,10 +135,12 @@ def population_of(
     """
     if not isinstance(places, Places):
         raise DataError(f"places is {places!r}; expected bm.data.Places(...).")
-    called = list(names or log.places)
+    called, told = list(names or log.places), dict(repairs or {})
     position, columns = log.coordinates[: len(called)], {}
     if table is not None:
         position = _positions(log, table, position)
+        if absent := [key for key in log.places if key not in table.rows]:
+            told["places_not_in_the_table_of_stations"] = absent
         columns = {
             column: [table.rows.get(key, {}).get(column, "") for key in log.places] for column in next(iter(table.rows.values()))
         }
@@ -168,7 +170,7 @@ def population_of(
         states=(*chosen.states, *outside, *([IN_TRANSIT] if places.in_transit else [])),
         trajectories=tuple(map(str, flows.dates)),
         time_unit="hour",
-        provenance=_provenance(log, chosen, days, flows, stocks, source, fleet, external, repairs or {}, (first, last)),
+        provenance=_provenance(log, chosen, days, flows, stocks, source, fleet, external, told, (first, last)),
     )
 
 
