@@ -1,7 +1,10 @@
 """Trips to populations: every bike is somewhere at every time, every row is accounted for."""
 
+import itertools
 import json
 import re
+import sys
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -71,6 +74,20 @@ def test_an_event_belongs_to_the_step_in_which_it_happens():
     assert counts[1].tolist() == [0, 1, 1]
     assert counts[2].tolist() == [0, 0, 2]
     assert counts[-1].tolist() == [1, 0, 1]
+    assert reconciles(population)["kept"] == 3
+
+
+def test_a_trip_under_way_all_day_is_kept():
+    population = read(table(trip("2024-09-03 05:00", "2024-09-03 22:30")), Places(stations=["A", "B"]))
+    assert reconciles(population) == {"read": 1, "kept": 1, "dropped": {}}
+    assert (population.counts[0, :, 2] == 1).all()
+
+
+def test_no_place_is_short_of_a_bike_within_a_step():
+    """Two bikes leave A and are back before the step ends: they must have been there."""
+    rows = [trip("2024-09-03 08:01", "2024-09-03 08:05", "A", "B"), trip("2024-09-03 08:06", "2024-09-03 08:10", "B", "A")] * 2
+    population = read(table(*rows), Places(stations=["A", "B"]))
+    assert (population.counts[0] == [2, 0, 0]).all()
 
 
 @pytest.mark.parametrize("in_transit", [True, False])
@@ -137,7 +154,16 @@ def test_the_fleet_is_the_smallest_or_the_one_given():
 def test_bikes_that_a_day_does_not_need_stand_where_they_are_needed_on_average():
     assert spread(10, np.array([3.0, 1.0, 0.0])).tolist() == [8, 2, 0]
     assert spread(1, np.array([1.0, 1.0, 1.0])).tolist() == [1, 0, 0]
+    assert spread(2, np.array([1.0, 1.0, 8.0])).tolist() == [0, 0, 2]
     assert spread(0, np.array([1.0, 2.0])).tolist() == [0, 0]
+
+
+def test_bikes_to_spare_are_spread_over_the_places_that_exist():
+    rows = [*[trip("2024-09-03 08:00", "2024-09-03 09:00", "A", "B")] * 3, trip("2024-09-03 08:00", "2024-09-03 09:00", "B", "A")]
+    population = read(table(*rows), Places(stations=["A", "B"]), fleet=8)
+    assert population.counts[0, 0].tolist() == [6, 2, 0]
+    unneeded = read(table(trip("2024-09-03 05:00", "2024-09-03 07:00")), Places(stations=["A", "B"], external=False), fleet=4)
+    assert unneeded.counts[0, 0].tolist() == [2, 1, 1]
 
 
 def test_bikes_moved_without_a_trip_are_told():
@@ -302,25 +328,24 @@ def test_zones_by_clustering_find_the_towns():
     assert (place["latitude"], place["longitude"]) == (40.77, -73.96)
 
 
-def test_k_means_beats_every_other_grouping():
-    """Against all partitions of nine points into three, with weights."""
-    import itertools
-
-    random = np.random.default_rng(3)
-    points, weights = random.normal(size=(9, 2)), random.integers(1, 50, 9).astype(float)
+@pytest.mark.parametrize("seed", range(12))
+def test_k_means_finds_the_best_of_all_groupings(seed):
+    """Against every partition of eight points into two, with weights that differ a hundredfold."""
+    random = np.random.default_rng(seed)
+    points, weights = random.normal(size=(8, 2)), 10 ** random.uniform(0, 2, 8)
 
     def cost(labels):
         found = 0.0
-        for label in range(3):
+        for label in range(2):
             mine = labels == label
             if mine.any():
                 centre = np.average(points[mine], axis=0, weights=weights[mine])
                 found += (weights[mine] * ((points[mine] - centre) ** 2).sum(axis=1)).sum()
         return found
 
-    best = min(cost(np.array(labels)) for labels in itertools.product(range(3), repeat=9))
-    assert cost(k_means(points, weights, 3, 0)) == pytest.approx(best)
-    np.testing.assert_array_equal(k_means(points, weights, 3, 5), k_means(points, weights, 3, 5))
+    best = min(cost(np.array(labels)) for labels in itertools.product(range(2), repeat=8))
+    assert cost(k_means(points, weights, 2, 0)) == pytest.approx(best)
+    np.testing.assert_array_equal(k_means(points, weights, 2, 5), k_means(points, weights, 2, 5))
 
 
 def test_kilometres_are_those_of_the_globe():
@@ -465,7 +490,6 @@ def test_refuses_a_file(tmp_path, content, expected):
 
 def test_a_zip_that_is_damaged_within_is_refused(tmp_path):
     """Stored without compression and changed: only the checksum tells."""
-    import zipfile
 
     path = tmp_path / "trips.zip"
     with zipfile.ZipFile(path, "w") as archive:
@@ -551,7 +575,6 @@ def test_positions_that_are_none_are_not_averaged():
 
 
 def test_without_pyarrow_the_sentence_says_what_to_install(monkeypatch, tmp_path):
-    import sys
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DataError, match=re.escape('pip install "bayes-mfg[arrow]"')):
