@@ -18,7 +18,7 @@ from .wording import closest, listed, number_of, to_number
 EXTERNAL, IN_TRANSIT = "External", "In transit"
 FARTHEST = 150.0
 """Kilometres; places of one system do not lie farther from its middle."""
-_STARTS, _SWEEPS = 20, 200
+_STARTS, _SWEEPS = 100, 200
 
 
 @dataclasses.dataclass(frozen=True)
