@@ -41,13 +41,12 @@ class Columns:
 
     def kinds(self) -> dict[str, str]:
         """Columns to read, and what they hold."""
-        found: dict[str, str] = {}
-        for field in dataclasses.fields(self):
-            name = getattr(self, field.name)
-            if isinstance(name, str):
-                what = field.name.split("_")[1]
-                found[name] = "time" if what == "time" else "text" if what in ("place", "alias") else "number"
-        return found
+        kinds = {
+            "time": (self.start_time, self.end_time),
+            "text": (self.start_place, self.end_place, self.start_alias, self.end_alias),
+            "number": (self.start_latitude, self.start_longitude, self.end_latitude, self.end_longitude),
+        }
+        return {name: kind for kind, names in kinds.items() for name in names if name is not None}
 
 
 class TripLog:
@@ -276,7 +275,7 @@ class TripLog:
     def _clock_put_back(
         self, start: NDArray[np.int64], end: NDArray[np.int64], rows: NDArray[np.bool_], time_zone: str | None
     ) -> NDArray[np.bool_]:
-        """Trips of a night on which clocks went back that took no less than no time."""
+        """Trips that took no less than no time, as they start and end in the hour that clocks on the wall showed twice."""
         back = np.zeros(rows.size, bool)
         if time_zone is None:
             return back
@@ -287,6 +286,9 @@ class TripLog:
             change = self._changes[day]
             if change < 0:
                 back |= rows & (dates == day) & (end - change * 10**9 >= start)
+        if back.any():
+            for moments in (start, end):
+                back[back] = _shown_twice(moments[back], time_zone)
         return back
 
 
@@ -330,6 +332,12 @@ def read_log(
 def _nanoseconds(column: Any) -> NDArray[np.int64]:
     """Nanoseconds since 1970, the smallest integer where there is no time."""
     return np.asarray(column.to_numpy(zero_copy_only=False)).astype("datetime64[ns]").view(np.int64)
+
+
+def _shown_twice(nanoseconds: NDArray[np.int64], time_zone: str) -> NDArray[np.bool_]:
+    """Whether clocks on the wall showed a time twice."""
+    moments = pd.DatetimeIndex(nanoseconds.view("datetime64[ns]"))
+    return np.asarray(moments.tz_localize(time_zone, ambiguous="NaT", nonexistent="shift_forward").isna())
 
 
 def _local(nanoseconds: NDArray[np.int64], time_zone: str) -> NDArray[np.int64]:
