@@ -91,6 +91,11 @@ def test_the_month_is_in_the_name_of_the_file_not_of_its_folder(tmp_path):
     folder = tmp_path / "202301"
     folder.mkdir()
     assert read_citibike(write(folder, "trips.csv", newer(made_up())), ALL).provenance["dates"] == ["2024-09-02", "2024-09-06"]
+    bracketed = tmp_path / "trips (old)" / "202301"
+    bracketed.mkdir(parents=True)
+    assert read_citibike(write(bracketed, "trips.csv", newer(made_up())), ALL).provenance["dates"][0] == "2024-09-02"
+    inner = zipped({"JC-202409-tripdata.csv": newer(made_up())})
+    assert read_citibike(write(bracketed, "202408.zip", inner), ALL).provenance["dates"] == ["2024-09-01", "2024-09-30"]
 
 
 def test_rows_without_an_end_station_are_dropped_and_counted(tmp_path):

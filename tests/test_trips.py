@@ -259,16 +259,19 @@ def test_on_the_night_when_clocks_go_back_a_trip_may_end_before_it_starts():
         trip("2024-11-03 01:50", "2024-11-03 01:10"),  # twenty minutes
         trip("2024-11-03 01:50", "2024-11-03 00:40"),  # impossible
         trip("2024-11-04 01:50", "2024-11-04 01:10"),  # another night
+        trip("2024-11-03 15:00", "2024-11-03 14:30"),  # the same day, another hour
+        trip("2024-11-03 02:10", "2024-11-03 01:50"),  # after the hour that came twice
+        trip("2024-11-03 01:10", "2024-11-03 00:50"),  # before it
         trip("2024-11-03 12:00", "2024-11-03 12:30"),
     )
     zoned = Days(opens="00:00", closes="24:00", time_zone="America/New_York", last="2024-11-03")
     population = read(rows, Places(stations=["A", "B"]), days=zoned)
     assert population.provenance["repairs"] == {"ended before it started because clocks went back: end booked at the start": 1}
-    assert reconciles(population)["dropped"] == {"ends before it starts": 2}
+    assert reconciles(population)["dropped"] == {"ends before it starts": 5}
     assert population.provenance["clock_changes"] == ["2024-11-03"]
     assert population.counts[0, -1].tolist() == [0, 2, 0]
     plain = read(rows, Places(stations=["A", "B"]))
-    assert plain.provenance["trips"]["dropped"]["ends before it starts"] == 3
+    assert plain.provenance["trips"]["dropped"]["ends before it starts"] == 6
 
 
 @pytest.mark.parametrize(("day", "change"), [("2024-03-10", 3600), ("2024-11-03", -3600), ("2024-07-01", 0)])
@@ -435,6 +438,45 @@ def test_every_wrapping_reads_the_same(tmp_path):
         again = read_trips(path, places, **CSV)
         np.testing.assert_array_equal(again.counts, plain.counts)
         assert reconciles(again)["read"] == 2
+
+
+def test_the_same_table_is_not_read_twice(tmp_path):
+    """Packed and unpacked, downloaded twice, by two ways to one file, or twice in an archive."""
+    content, places = text(LINES), Places(stations=["A", "B"])
+
+    def refused(path, expected):
+        with pytest.raises(DataError, match=expected) as caught:
+            read_trips(path, places, **CSV)
+        assert "\n" not in str(caught.value)
+
+    for number, again in enumerate(["trips.csv.zip", "trips (1).csv", "trips.csv (1).zip", "trips.csv.gz", "TRIPS.zip"]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write(folder, "trips.csv", content)
+        write(folder, again, zipped({"x.csv": content}) if again.endswith("zip") else content)
+        refused(folder, "is called the same")
+    refused([tmp_path / "0" / "trips.csv", tmp_path / "1" / ".." / "0" / "trips.csv"], "the file is named 2 times")
+    write(tmp_path, "september.zip", zipped({"2024/trips.csv": content}))
+    refused(
+        [tmp_path / "september.zip", tmp_path / "0" / "trips.csv"],
+        r"0/trips\.csv: .*september\.zip \(2024/trips\.csv\) is called the same",
+    )
+    refused(write(tmp_path, "both.zip", zipped({"a/trips.csv": content, "b/trips.csv": content})), "is called the same")
+    with zipfile.ZipFile(tmp_path / "repeated.zip", "w") as archive:
+        archive.writestr("trips.csv", content)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("trips.csv", content)
+    refused(tmp_path / "repeated.zip", "is called the same")
+
+
+def test_rows_of_every_table_are_told(tmp_path):
+    """Members of one name in their folders' archives, and files in folders with brackets."""
+    folder = tmp_path / "months (old)"
+    folder.mkdir()
+    lines = {"x/1.csv": text(LINES), "x/2.csv": text(LINES[:2]), "y/3.zip": zipped({"z/4.csv": text(LINES)})}
+    population = read_trips(write(folder, "all.zip", zipped(lines)), Places(stations=["A", "B"]), **CSV)
+    assert population.provenance["files"] == {"all.zip (x/1.csv)": 2, "all.zip (x/2.csv)": 1, "all.zip (y/3.zip) (z/4.csv)": 2}
+    reconciles(population)
 
 
 def test_a_table_larger_than_a_block_is_read_in_pieces(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
@@ -318,7 +318,11 @@ def _reader(
 def _files(reader: Callable[..., Population], options: Mapping[str, Any]) -> list[str]:
     """Options that name files, relative to the config."""
     parameters = inspect.signature(reader, eval_str=True).parameters
-    return [key for key in options if "PathLike" in str(parameters[key].annotation)]
+    return [key for key in options if _holds_paths(parameters[key].annotation)]
+
+
+def _holds_paths(annotation: Any) -> bool:
+    return get_origin(annotation) is os.PathLike or any(map(_holds_paths, get_args(annotation)))
 
 
 # Numbers of an option that is not here are positive. (lowest, highest, in words); ends that are not reached are open.

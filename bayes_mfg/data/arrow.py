@@ -12,7 +12,7 @@ import pandas as pd
 
 from bayes_mfg.errors import DataError
 
-from .sources import files_of, progress_bar, streams
+from .sources import Label, files_of, once, progress_bar, streams
 from .wording import closest, listed
 
 BLOCK = 16 << 20
@@ -66,15 +66,15 @@ def batches(
         return
     files = files_of(path, reader)
     with progress_bar(sum(file.stat().st_size for file in files), reader, progress) as bar:
-        before = 0
+        before, seen = 0, dict[str, Label]()
         for file in files:
             with file.open("rb") as raw:
                 if raw.read(4) == b"PAR1":
                     raw.seek(0)
-                    yield from _parquet(str(file), raw, choose, time_formats)
+                    yield from _parquet(once(Label(file), seen), raw, choose, time_formats)
                 else:
                     raw.seek(0)
-                    for name, stream in streams(file, raw):
+                    for name, stream in streams(file, raw, seen):
                         for batch in _csv(name, stream, choose, time_formats, arrow):
                             bar.update(before + raw.tell() - bar.n)
                             yield name, batch

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from bayes_mfg.errors import DataError
@@ -12,6 +11,7 @@ from bayes_mfg.errors import DataError
 from .days import Days
 from .places import Places, read_stations
 from .population import Population
+from .sources import Label
 from .triplog import Columns, read_log
 from .trips import population_of
 from .wording import closest, listed
@@ -127,7 +127,8 @@ def _plain(column: str) -> str:
 
 def _month(name: str) -> tuple[int, int] | None:
     """Year and month in the name of a file or a member of an archive."""
-    # Not in those of folders above it, which are the user's.
-    file, _, member = name.partition(" (")
-    found = re.findall(r"(?<!\d)(20[0-3]\d)-?(0[1-9]|1[0-2])(?!\d)", f"{Path(file).name} ({member}")
-    return (int(found[-1][0]), int(found[-1][1])) if found else None
+    # Not in those of folders above it, which are the user's; the innermost member knows best.
+    for text in (*reversed(name.members), name.file.name) if isinstance(name, Label) else ():
+        if found := re.findall(r"(?<!\d)(20[0-3]\d)-?(0[1-9]|1[0-2])(?!\d)", text):
+            return int(found[-1][0]), int(found[-1][1])
+    return None

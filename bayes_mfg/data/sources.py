@@ -3,10 +3,11 @@
 import gzip
 import io
 import os
+import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -22,13 +23,47 @@ DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile)
 """What Python's unpackers raise on a file that is damaged or cut short."""
 
 
+class Label(str):
+    """Where a table lies, as messages name it: "folder/archive.zip (member.csv)".
+
+    Attributes
+    ----------
+    file : the file.
+    members : the member of an archive, and those of archives within it.
+    """
+
+    file: Path
+    members: tuple[str, ...]
+
+    def __new__(cls, file: Path, *members: str) -> "Label":
+        """From the file and the members."""
+        label = super().__new__(cls, " ".join([str(file), *(f"({member})" for member in members)]))
+        label.file, label.members = file, members
+        return label
+
+    @property
+    def short(self) -> str:
+        """Without the folder of the file."""
+        return str(Label(Path(self.file.name), *self.members))
+
+    @property
+    def table(self) -> str:
+        """What the table is called whatever it is packed in, and without the "(1)" that browsers add to a second download."""
+        name = PurePosixPath(self.members[-1]).name if self.members else self.file.name
+        return _REPEATED.sub("", name.casefold()) or name
+
+
+_REPEATED = re.compile(r"(\.csv|\.gz|\.zip|\.parquet| ?\(\d+\))+$")
+
+
 def files_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], reader: str) -> list[Path]:
     """Files to read, in order: a file, the tables in a folder, sorted by name, or a list of either.
 
     Raises
     ------
     DataError
-        Something that is no name of a file, a file that is missing or named twice, or a folder without a table.
+        Something that is no name of a file, a file that is missing or there twice (packed and unpacked, or downloaded twice), or a
+        folder without a table.
     """
     given = [path] if isinstance(path, str | os.PathLike) else path
     if not isinstance(given, Sequence) or not given or not all(isinstance(one, str | os.PathLike) and str(one) for one in given):
@@ -46,10 +81,31 @@ def files_of(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], re
             found.append(one)
         else:
             raise DataError(f"{one}: there is no such file.")
+    resolved = [one.resolve() for one in found]
+    for one, real in zip(found, resolved, strict=True):
+        if resolved.count(real) > 1:
+            raise DataError(f"{one}: the file is named {resolved.count(real)} times; expected each file once.")
+    tables: dict[str, Label] = {}
     for one in found:
-        if found.count(one) > 1:
-            raise DataError(f"{one}: the file is named {found.count(one)} times; expected each file once.")
+        once(Label(one), tables)
     return found
+
+
+def once(label: Label, seen: MutableMapping[str, Label]) -> Label:
+    """The label of a table, which is noted as seen.
+
+    Raises
+    ------
+    DataError
+        Where one that is called the same was seen: rows would be counted twice.
+    """
+    if label.table in seen:
+        raise DataError(
+            f"{label}: {seen[label.table]} is called the same, and the same rows are not to be counted twice; expected each table once,"
+            " packed or unpacked (rename one of them if they differ)."
+        )
+    seen[label.table] = label
+    return label
 
 
 @contextmanager
@@ -63,47 +119,47 @@ def damage_told(name: str) -> Iterator[None]:
         raise DataError(f"{name}: the file cannot be read ({error.strerror or error}).") from None
 
 
-def streams(path: Path, raw: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+def streams(path: Path, raw: IO[bytes], seen: MutableMapping[str, Label]) -> Iterator[tuple[Label, IO[bytes]]]:
     """Name, for messages, and unpacked content of every table in an open file.
 
-    An archive within an archive is opened, too; macOS's `__MACOSX/._*` members are no tables.
+    An archive within an archive is opened, too; macOS's `__MACOSX/._*` members are no tables. `seen` has the tables of earlier files.
 
     Raises
     ------
     DataError
-        A damaged file, or an archive without a table.
+        A damaged file, an archive without a table, or a table that was seen.
     """
-    yield from _unpacked(str(path), raw)
+    yield from _unpacked(Label(path), raw, seen)
 
 
-def _unpacked(name: str, raw: Any) -> Iterator[tuple[str, IO[bytes]]]:
+def _unpacked(name: Label, raw: Any, seen: MutableMapping[str, Label]) -> Iterator[tuple[Label, IO[bytes]]]:
     first = raw.read(4)
     raw.seek(0)
     if first.startswith(b"\x1f\x8b"):
         with gzip.GzipFile(fileobj=raw) as stream:
-            yield name, io.BufferedReader(_Told(stream, name), 1 << 20)
+            yield once(name, seen), io.BufferedReader(_Told(stream, name), 1 << 20)
     elif first in (b"PK\x03\x04", b"PK\x05\x06"):
-        yield from _members(name, raw)
+        yield from _members(name, raw, seen)
     else:
-        yield name, io.BufferedReader(_Told(raw, name), 1 << 20)
+        yield once(name, seen), io.BufferedReader(_Told(raw, name), 1 << 20)
 
 
-def _members(name: str, raw: Any) -> Iterator[tuple[str, IO[bytes]]]:
+def _members(name: Label, raw: Any, seen: MutableMapping[str, Label]) -> Iterator[tuple[Label, IO[bytes]]]:
     with damage_told(name):
         archive = zipfile.ZipFile(raw)
     with archive:
-        members = [member for member in archive.namelist() if _is_table(member)]
+        members = [member for member in archive.infolist() if _is_table(member.filename)]
         if not members:
             raise DataError(f"{name}: the archive holds {listed(archive.namelist()) or 'nothing'}; expected a CSV file.")
         for member in members:
-            label = f"{name} ({member})"
+            label = Label(name.file, *name.members, member.filename)
             with damage_told(label):
                 opened = archive.open(member)
             with opened:
-                if member.casefold().endswith((".zip", ".gz")):
-                    yield from _unpacked(label, _Told(opened, label))
+                if member.filename.casefold().endswith((".zip", ".gz")):
+                    yield from _unpacked(label, _Told(opened, label), seen)
                 else:
-                    yield label, io.BufferedReader(_Told(opened, label), 1 << 20)
+                    yield once(label, seen), io.BufferedReader(_Told(opened, label), 1 << 20)
 
 
 def _is_table(member: str) -> bool:

@@ -3,7 +3,6 @@
 import datetime
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from .arrow import find_column
 from .days import EPOCH, Days, clock_change, to_date
 from .places import EXTERNAL, IN_TRANSIT, Assignment, Places, StationTable, assign, read_stations
 from .population import Population
+from .sources import Label
 from .stocks import Flows, Stocks, book, net_flows, overnight, reconstruct
 from .triplog import Columns, TripLog, read_log
 
@@ -191,7 +191,7 @@ def _provenance(
     held = [*chosen.states, *([EXTERNAL] if external else [])]
     return {
         "source": source,
-        "files": {Path(name).name: rows for name, rows in log.rows.items()},
+        "files": {name.short if isinstance(name, Label) else name: rows for name, rows in log.rows.items()},
         "trips": {"read": log.n_read, "kept": flows.kept, "dropped": dropped},
         "repairs": {**log.repairs, **repairs},
         "hours": [days.opens, days.closes],
