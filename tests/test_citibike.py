@@ -59,6 +59,23 @@ def test_months_of_both_schemas_join_by_the_names_of_stations(tmp_path):
     assert repairs["ids_with_several_names"] == {}
 
 
+def test_no_day_of_a_month_between_is_a_date(tmp_path):
+    """January and September: a trip of August in September's file is outside, and nothing is told of February."""
+    tail = made_up(20, first="2024-08-30", days=1)
+    write(tmp_path, "202401.csv", newer(made_up(40, first="2024-01-30", days=2)))
+    write(tmp_path, "202409.csv", newer(pd.concat([tail, made_up(first="2024-09-01", days=2, seed=1)])))
+    population = read_citibike(tmp_path, ALL)
+    assert population.trajectories == ("2024-01-30", "2024-01-31", "2024-09-01", "2024-09-02")
+    assert reconciles(population)["dropped"]["outside the dates"] == 20
+    quiet = population.provenance["days_without_trips"]
+    assert {day[:7] for day in quiet} == {"2024-01", "2024-09"}
+    assert len(quiet) == 31 + 30 - 4
+    # Dates that are asked for are not between.
+    earlier = read_citibike(tmp_path, ALL, days=Days(first="2023-12-31", last="2024-09-01"))
+    assert earlier.trajectories == ("2024-01-30", "2024-01-31", "2024-09-01")
+    assert earlier.provenance["days_without_trips"][0] == "2023-12-31"
+
+
 def test_ids_that_carry_two_names_are_told(tmp_path):
     content = newer(made_up()).replace('"JC002"', '"JC001"')
     population = read_citibike(write(tmp_path, "202409.csv", content), ALL)
@@ -244,8 +261,10 @@ def test_schemas_of_2019_and_2024_join():
     )
     trips = reconciles(population)
     assert trips["read"] == 19_676 + 115_558
-    assert population.trajectories[0] == "2019-01-01"
-    assert population.trajectories[-1] == "2024-09-30"
+    months = pd.date_range("2019-01-01", "2019-01-31").append(pd.date_range("2024-09-01", "2024-09-30"))
+    assert population.trajectories == tuple(str(day.date()) for day in months)
+    assert population.n_trajectories == 31 + 30
+    assert population.provenance["days_without_trips"] == []
     assert len(population.provenance["repairs"]["names_with_several_ids"]["Grove St PATH"]) == 2
 
 

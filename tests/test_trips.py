@@ -295,6 +295,19 @@ def test_times_of_utc_become_local():
         read(rows, Places(stations=["A", "B"]), utc=True)
 
 
+def test_days_that_the_records_cut_are_told():
+    """September in UTC, in New York: its first day begins at eight in the evening of 31 August, its last one ends there."""
+    start = pd.date_range("2024-09-01", "2024-09-30 23:50", freq="10min")
+    rows = pd.DataFrame({"start": start, "end": start + pd.Timedelta(minutes=5), "origin": "A", "destination": "B"})
+    days = Days(time_zone="America/New_York")
+    provenance = read(rows, Places(stations=["A", "B"]), utc=True, days=days).provenance
+    assert provenance["starts"] == ["2024-08-31 20:00:00", "2024-09-30 19:50:00"]
+    assert provenance["days_that_may_be_cut"] == ["2024-08-31", "2024-09-30"]
+    whole = read(rows, Places(stations=["A", "B"])).provenance
+    assert whole["days_that_may_be_cut"] == []
+    assert whole["starts"] == ["2024-09-01 00:00:00", "2024-09-30 23:50:00"]
+
+
 ZONES = {"Pier & 1st": "south", "Park, North": "south", "City Hall": "north", "Terminal": "north"}
 
 

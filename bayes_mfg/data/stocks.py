@@ -28,7 +28,7 @@ from .days import DAY, EPOCH, Days
 from .triplog import TripLog
 
 LARGEST = 1 << 29
-"""Bytes that the flows of every minute may take."""
+"""Bytes that the flows of every minute and the stocks of every step may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,7 @@ def book(
     external: bool,
     first: datetime.date,
     last: datetime.date,
+    within: NDArray[np.bool_],
 ) -> Flows:
     """Book every trip's departure and arrival in the minute in which it happens.
 
@@ -80,6 +81,7 @@ def book(
     days : hours and kinds of days.
     external : whether trips with one end outside are kept.
     first, last : the range of dates.
+    within : (days,) which days of the range are dates at all.
 
     Raises
     ------
@@ -88,16 +90,17 @@ def book(
     """
     n_days, minutes, width = (last - first).days + 1, days.n_steps * days.minutes, n_states + 2
     outside, riding = n_states, n_states + 1
-    if n_days * minutes * width * 4 > LARGEST:
+    taken = within & [days.takes(first + datetime.timedelta(days=index)) for index in range(n_days)]
+    # Flows as 4 bytes; the course of the stocks, what is added to it, and the population's counts as 8.
+    if (n_taken := int(taken.sum())) * width * (4 * minutes + 3 * 8 * (days.n_steps + 1)) > LARGEST:
         raise DataError(
-            f"The {n_days} days from {first} to {last} with {n_states} places as states take more than {LARGEST >> 20} MB; expected fewer"
+            f"The {n_taken} days from {first} to {last} with {n_states} places as states take more than {LARGEST >> 20} MB; expected fewer"
             " places (stations, zones) or days (first, last)."
         )
-    net = np.zeros((n_days, minutes, width), np.int32)
+    net = np.zeros((n_taken, minutes, width), np.int32)
     before, after = np.zeros((n_days, n_states + 1), np.int64), np.zeros((n_days, n_states + 1), np.int64)
     steps, between = np.zeros(n_days + 1, np.int64), np.zeros((n_states + 1, n_states + 1), np.int64)
     booked = np.zeros((2, n_days), np.int64)
-    taken = np.array([days.takes(first + datetime.timedelta(days=index)) for index in range(n_days)])
     taken_before = np.concatenate([[0], np.cumsum(taken)])
     reasons = {
         "between two places that are no state": 0,
@@ -117,6 +120,7 @@ def book(
         day, second = moments // DAY - base, moments % DAY
         dated = (day >= 0) & (day < n_days)
         safe = np.where(dated, day, 0)
+        dated &= within[safe]
         chosen = dated & taken[safe]
         minute = (second - days.open_second) // 60
         inside = chosen & (second >= days.open_second) & (second < days.close_second)
@@ -128,10 +132,10 @@ def book(
         np.add.at(steps, opened[1], -1)
         for row, sign in ((0, -1), (1, 1)):
             cells = inside[row]
-            where = (safe[row][cells], minute[row][cells])
+            where = (taken_before[safe[row][cells]], minute[row][cells])
             np.add.at(net, (*where, ends[row][cells]), sign)
             np.add.at(net, (*where, riding), -sign)
-            booked[row] += np.bincount(where[0], minlength=n_days)
+            booked[row] += np.bincount(safe[row][cells], minlength=n_days)
             for table, night in ((before, second[row] < days.open_second), (after, second[row] >= days.close_second)):
                 np.add.at(table, (safe[row][dated[row] & night], ends[row][dated[row] & night]), sign)
         np.add.at(between, (ends[0][keep], ends[1][keep]), 1)
@@ -145,10 +149,14 @@ def book(
     under_way = np.cumsum(steps)[:n_days]
     busy = taken & ((booked.sum(axis=0) > 0) | (under_way > 0))
     dates = [first + datetime.timedelta(days=index) for index in range(n_days)]
+    n_busy = 0
+    for index in np.flatnonzero(busy[taken]):  # in place: a copy would double what this takes
+        net[n_busy] = net[index]
+        n_busy += 1
     return Flows(
         [date for date, use in zip(dates, busy, strict=True) if use],
         [date for date, want, use in zip(dates, taken, busy, strict=True) if want and not use],
-        net if busy.all() else net[busy],
+        net[:n_busy],
         under_way[busy],
         before[busy],
         after[busy],
@@ -212,7 +220,8 @@ def reconstruct(flows: Flows, days: Days, fleet: int | None, outside: bool) -> S
     weights = smallest[:, :places].mean(axis=0)
     for day in range(n_days):
         smallest[day, :places] += spread(int(fleet - needed[day]), weights if weights.any() else np.ones(places))
-    return Stocks(smallest[:, None, :] + course, int(fleet), needed)
+    course += smallest[:, None, :]
+    return Stocks(course, int(fleet), needed)
 
 
 def spread(number: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -245,6 +254,9 @@ def overnight(flows: Flows, stocks: Stocks) -> dict[str, Any]:
 
 
 def net_flows(flows: Flows, names: Sequence[str]) -> dict[str, int]:
-    """Arrivals less departures of each state over all days and nights: what trips alone would have piled up or carried off."""
+    """Arrivals less departures of each state over the days that are trajectories, from midnight to midnight.
+
+    Where these are all days, it is what trips alone would have piled up or carried off.
+    """
     total = flows.net[:, :, :-1].sum(axis=(0, 1), dtype=np.int64) + flows.before.sum(axis=0) + flows.after.sum(axis=0)
     return {name: int(value) for name, value in zip(names, total, strict=False)}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bayes_mfg.errors import DataError
 
 from .arrow import find_column
-from .days import EPOCH, Days, clock_change, to_date
+from .days import DAY, EPOCH, Days, clock_change, to_date
 from .places import EXTERNAL, IN_TRANSIT, Assignment, Places, StationTable, assign, read_stations
 from .population import Population
 from .sources import Label
@@ -24,6 +24,10 @@ STOCK_MODEL = (
     " stock at opening is inferred for each day by itself: the smallest with which no place is ever without a bike that leaves it, and"
     " bikes that the day does not need in proportion to what places need on average."
 )
+
+
+_SILENCE = 3600
+"""Seconds without a start, at the beginning or the end of the records, that are no sign of a day that was cut."""
 
 
 def read_trips(
@@ -69,7 +73,8 @@ def read_trips(
         stations, then "External" and "In transit" where they exist. Counts of bikes that sum to the fleet at every time, none of them
         negative or clipped; `bayes_mfg.data.stocks` says how they come from trips, which are flows. `provenance` says of `trips` how
         many were read, kept, and dropped for which reason (read = kept + the sum of those dropped), of `repairs`, `days` (weekday,
-        weekday or weekend, departures, arrivals, and the fleet that the day needs), `places` (coordinates, stations, use), `flows`
+        weekday or weekend, departures, arrivals, and the fleet that the day needs), `starts` (the first and the last),
+        `days_that_may_be_cut` (the records begin or end within their hours), `places` (coordinates, stations, use), `flows`
         (trips between states) and `stock` (fleet, and bikes that moved overnight without a trip).
 
     Raises
@@ -125,7 +130,8 @@ def population_of(
     names : (places,) what places are called; their keys where absent.
     inside : (places,) whether a place may be chosen; all where absent.
     table : of stations, by the keys of places.
-    months : (year, month) that the files are of; together they are the range of dates where `days` says nothing.
+    months : (year, month) that the files are of: their days are the dates where `days` says nothing. No day of a month between two of
+        them is a date.
     repairs : what the reader repaired, for the provenance.
 
     Raises
@@ -147,7 +153,8 @@ def population_of(
     allowed = np.ones(len(called), bool) if inside is None else inside
     chosen = assign(log, places, called, position, columns, allowed)
     first, last = _range(log, days, months)
-    flows = book(log, chosen.of, len(chosen.states), days, places.external, first, last)
+    within = _within(first, last, months)
+    flows = book(log, chosen.of, len(chosen.states), days, places.external, first, last, within)
     if not flows.dates:
         raise DataError(
             f"None of the {log.n_read} trips read is on a day from {first} to {last} of kind {days.kind!r}, between {days.opens} and"
@@ -187,7 +194,8 @@ def _provenance(
     span: tuple[datetime.date, datetime.date],
 ) -> dict[str, Any]:
     dropped = {**log.dropped, **flows.dropped}
-    assert log.n_read == flows.kept + sum(dropped.values()), "trips do not reconcile"
+    if log.n_read != flows.kept + sum(dropped.values()):
+        raise RuntimeError(f"{log.n_read} trips were read, {flows.kept} kept and {dropped} dropped: they do not reconcile.")
     held = [*chosen.states, *([EXTERNAL] if external else [])]
     return {
         "source": source,
@@ -210,6 +218,8 @@ def _provenance(
             )
         },
         "starts_by_hour": log.by_hour.tolist(),
+        "starts": [_moment(second) for second in log.span or ()],
+        "days_that_may_be_cut": _cut(log, days, flows.dates),
         "days_without_trips": [str(date) for date in flows.quiet],
         "clock_changes": _clock_changes(flows.dates, days),
         **chosen.report,
@@ -248,6 +258,28 @@ def _range(log: TripLog, days: Days, months: Sequence[tuple[int, int]]) -> tuple
     if end < begin:
         raise DataError(f"Days: the trips are of {first} to {last}, and {begin} to {end} is asked for; expected days with trips.")
     return begin, end
+
+
+def _within(first: datetime.date, last: datetime.date, months: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which days from the first to the last are dates: not those of months that are missing between others."""
+    dates = [first + datetime.timedelta(days=index) for index in range((last - first).days + 1)]
+    if not months:
+        return np.ones(len(dates), bool)
+    found = [(date.year, date.month) for date in dates]
+    return np.array([month in months or not min(months) < month < max(months) for month in found])
+
+
+def _cut(log: TripLog, days: Days, dates: Sequence[datetime.date]) -> list[str]:
+    """Trajectories that the records may hold in part: the first trip of all starts, or the last one, within their hours."""
+    assert log.span is not None
+    early, late = ((EPOCH + datetime.timedelta(days=second // DAY), second % DAY) for second in log.span)
+    cut = {early[0]} if early[1] > days.open_second + _SILENCE else set()
+    cut |= {late[0]} if late[1] < days.close_second - _SILENCE else set()
+    return [str(date) for date in dates if date in cut]
+
+
+def _moment(second: int) -> str:
+    return str(datetime.datetime.combine(EPOCH, datetime.time()) + datetime.timedelta(seconds=second))
 
 
 def _clock_changes(dates: Sequence[datetime.date], days: Days) -> list[str]:
