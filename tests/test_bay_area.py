@@ -97,6 +97,17 @@ def test_refuses_an_argument(files, options, expected):
         read_bay_area(files[0], Places(stations=2), **{"station_table": files[1], **options})
 
 
+def test_a_name_of_two_stations_is_refused(files, tmp_path):
+    """Either is meant by its number; one station in two zones is refused, too."""
+    table = [*TABLE[:-1], [80, "Pier", *TABLE[-1][2:]]]
+    stations = write(tmp_path, "twins.csv", text(table))
+    with pytest.raises(DataError, match=r"station 'Pier' is the name of 2, 80; expected one of these instead"):
+        read_bay_area(files[0], Places(stations=["Pier"]), stations)
+    assert read_bay_area(files[0], Places(stations=["80"]), stations).states[0] == "Pier"
+    with pytest.raises(DataError, match=r"zones has 'Pier' and '2', the name and the key of one place, in two zones"):
+        read_bay_area(files[0], Places(zones={"2": "a", "Pier": "b", "46": "a"}), files[1])
+
+
 def test_refuses_stations_of_another_city(files, tmp_path):
     table = [TABLE[0], *([900 + i, *line[1:]] for i, line in enumerate(TABLE[1:]))]
     with pytest.raises(DataError, match=re.escape("station 2 of the trips ('Pier') is not in the table (did you mean 'Pier'")):

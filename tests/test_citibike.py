@@ -59,6 +59,14 @@ def test_months_of_both_schemas_join_by_the_names_of_stations(tmp_path):
     assert repairs["ids_with_several_names"] == {}
 
 
+def test_another_city_s_trips_with_the_same_columns_are_refused(tmp_path):
+    chicago = newer(made_up()).replace(",40.7", ",41.8").replace(",-74.0", ",-87.6").replace(",-73.9", ",-87.5")
+    with pytest.raises(
+        DataError, match=r"the middle of the stations is 41\.8\d, -87\.6\d, 11\d\d km from New York; expected Citi Bike"
+    ):
+        read_citibike(write(tmp_path, "202409-divvy-tripdata.csv", chicago), Places(stations=5))
+
+
 def test_no_day_of_a_month_between_is_a_date(tmp_path):
     """January and September: a trip of August in September's file is outside, and nothing is told of February."""
     tail = made_up(20, first="2024-08-30", days=1)

@@ -53,6 +53,7 @@ def test_stocks_are_the_trips_counted_by_hand():
         days=Days(minutes=60, closes="10:00"),
     )
     assert population.states == ("A", "B", "In transit")
+    assert population.provenance["external"] is False  # every place is a state
     np.testing.assert_array_equal(population.counts[0], [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
     np.testing.assert_array_equal(population.times, [0, 1, 2, 3, 4])
     assert population.time_unit == "hour"
@@ -112,6 +113,7 @@ def test_totals_are_those_of_pandas(in_transit):
                 assert population.counts[r, step, 3] == under_way
             else:
                 assert change[2] == net + under_way - counted(touching, others, day, 6)[1]
+    assert population.provenance["external"] is True
     foreign = ~trips["origin"].isin(chosen) & ~trips["destination"].isin(chosen)
     assert reconciles(population)["dropped"]["between two places that are no state"] == foreign.sum()
     flows = pd.DataFrame(population.provenance["flows"]["trips"])
@@ -406,6 +408,15 @@ def test_a_table_of_stations_has_coordinates_and_zones(tmp_path):
         read(made_up(), Places(zones="twon"), station_table=stations)
 
 
+def test_a_column_of_zones(tmp_path):
+    """Whatever its capitals, as headers have them; refused where it is empty everywhere."""
+    lines = [["Name", "Town", "Empty"], *([name, key[0], ""] for name, (key, *_) in STATIONS.items())]
+    stations = write(tmp_path, "stations.csv", text(lines))
+    assert set(read(made_up(), Places(zones="Town"), station_table=stations).states) == {"J", "H", "5", "In transit"}
+    with pytest.raises(DataError, match=r"the column 'empty' of the table of stations is empty for all 5 places"):
+        read(made_up(), Places(zones="Empty"), station_table=stations)
+
+
 def test_the_most_used_stations_are_chosen_and_named():
     trips = made_up()
     use = pd.concat([trips["origin"], trips["destination"]]).value_counts()
@@ -588,6 +599,8 @@ def test_refuses_an_argument(places, options, expected):
         (lambda: Places(stations="A"), "stations is 'A'; expected a number or a list"),
         (lambda: Places(stations=["A", "A"]), "station 'A' is named 2 times"),
         (lambda: Places(zones=2.5), "zones is 2.5"),
+        (lambda: Places(zones={2: "north"}), "zones has the key 2; expected names of places"),
+        (lambda: Places(zones={"A": "x", " A ": "y"}), "zones has 'A' and ' A ', which are one place"),
         (lambda: Places(zones={"A": 3}), "zone 3 of place 'A' is no name"),
         (lambda: Places(stations=2, external=False, in_transit=False), "external and in_transit are both false"),
         (lambda: Days(opens="6"), "opens is '6'; expected a time of day"),
@@ -616,6 +629,9 @@ def test_a_file_of_another_city_is_refused(tmp_path):
     far = {**STATIONS, "4th Ave": ("x", 37.77, -122.4)}
     with pytest.raises(DataError, match=r"'4th Ave' at 37\.7700, -122\.4000 lies \d+ km from the middle of the others"):
         read(located(made_up(), far), Places(zones=2), **COORDINATES)
+    with pytest.raises(DataError, match=r"'4th Ave' at 37\.7700, -122\.4000 lies \d+ km from the middle of the others"):
+        read(located(made_up(), far), Places(stations=5), **COORDINATES)
+    assert read(located(made_up(), far), Places(stations=list(STATIONS)[:4]), **COORDINATES).n_states == 6
 
 
 def test_positions_that_are_none_are_not_averaged():

@@ -6,13 +6,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from bayes_mfg.errors import DataError
 
 from .days import Days
-from .places import Places, read_stations
+from .places import FARTHEST, Places, kilometres, read_stations
 from .population import Population
 from .sources import Label
-from .triplog import Columns, read_log
+from .triplog import Columns, TripLog, read_log
 from .trips import population_of
 from .wording import closest, listed
 
@@ -40,6 +42,7 @@ _OLDER = Columns(
     "start station id",
     "end station id",
 )
+_CENTRE = (40.73, -73.99)
 # Months of 2014 to 2016 that have American dates.
 _FORMATS = ("%m/%d/%Y %H:%M:%S", "%m/%d/%Y %H:%M")
 
@@ -72,11 +75,12 @@ def read_citibike(
     Raises
     ------
     DataError
-        See `read_trips`; a month that a spreadsheet ruined is refused with a sample of its times.
+        See `read_trips`; stations far from New York; a month that a spreadsheet ruined is refused with a sample of its times.
     """
     zoned = _zoned(days)
     table = None if station_table is None else read_stations(station_table, "name")
     with read_log(path, _columns, zoned, "read_citibike", _FORMATS, progress) as log:
+        _of_new_york(log)
         months = [_month(name) for name in log.rows]
         carried: dict[str, list[str]] = {}
         for name, ids in zip(log.places, log.aliases, strict=True):
@@ -95,6 +99,21 @@ def read_citibike(
             table=table,
             months=[month for month in months if month] if all(months) else (),
             repairs=repairs,
+        )
+
+
+def _of_new_york(log: TripLog) -> None:
+    """Refuses the trips of another city whose columns are the same, as this one's clocks and names are not theirs."""
+    size = len(log.places)
+    known = np.isfinite(log.coordinates[:size]).all(axis=1) & (log.use[:size] > 0)
+    if not known.any():
+        return
+    middle = np.median(log.coordinates[:size][known], axis=0)
+    distance = float(np.hypot(*np.diff(kilometres(np.stack([np.array(_CENTRE), middle])), axis=0)[0]))
+    if distance > FARTHEST:
+        raise DataError(
+            f"read_citibike: the middle of the stations is {middle[0]:.2f}, {middle[1]:.2f}, {distance:.0f} km from New York; expected Citi"
+            " Bike's trips (read_trips reads those of other cities with the same columns)."
         )
 
 

@@ -65,7 +65,13 @@ class Places:
         if self.zones is not None and not isinstance(self.zones, int | str | Mapping):
             raise DataError(f"Places: zones is {self.zones!r}; expected a number, a dictionary, or the name of a column.")
         if isinstance(self.zones, Mapping):
+            seen: dict[str, object] = {}
             for place, name in self.zones.items():
+                if not isinstance(place, str) or not place.strip():
+                    raise DataError(f"Places: zones has the key {place!r}; expected names of places, as text.")
+                if (key := " ".join(place.split())) in seen:
+                    raise DataError(f"Places: zones has {seen[key]!r} and {place!r}, which are one place; expected each once.")
+                seen[key] = place
                 if not isinstance(name, str) or not name.strip():
                     raise DataError(f"Places: zone {name!r} of place {place!r} is no name; expected text.")
         if not self.external and not self.in_transit:
@@ -175,6 +181,7 @@ def assign(
         chosen = _named(places.stations, log.places, names, used)
     else:
         chosen = by_use
+    _of_one_city(chosen, names, coordinates, log.use)
     report: dict[str, Any] = {}
     if places.zones is None:
         groups = {_unique(names, chosen, code): [int(code)] for code in chosen}
@@ -218,6 +225,10 @@ def _unique(names: Sequence[str], chosen: NDArray[np.int64], code: int) -> str:
 def _named(wanted: Sequence[str], keys: Sequence[str], names: Sequence[str], used: NDArray[np.int64]) -> NDArray[np.int64]:
     allowed = set(used.tolist())
     number = {names[code]: code for code in allowed} | {keys[code]: code for code in allowed}
+    meant: dict[str, set[int]] = {}
+    for code in allowed:
+        for name in (names[code], keys[code]):
+            meant.setdefault(name, set()).add(code)
     found = []
     for text in wanted:
         name = " ".join(text.split())
@@ -226,6 +237,9 @@ def _named(wanted: Sequence[str], keys: Sequence[str], names: Sequence[str], use
                 f"Places: station {text!r} is not in the trips{closest(name, number)}; they have {number_of(len(allowed), 'place', 'places')},"
                 f" such as {listed([names[code] for code in used[:3]])} (is it a file of another city?)."
             )
+        if len(meant[name]) > 1:
+            several = sorted(keys[code] for code in meant[name])
+            raise DataError(f"Places: station {text!r} is the name of {listed(several)}; expected one of these instead.")
         if number[name] in found:
             raise DataError(f"Places: station {text!r} is named twice; expected each once.")
         found.append(number[name])
@@ -242,6 +256,7 @@ def _mapped(
 ) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     if isinstance(zones, str):
+        zones = zones.strip().casefold() if zones not in columns else zones  # as headers are read
         if zones not in columns:
             raise DataError(
                 f"Places: zones is {zones!r}, which is no column of the table of stations{closest(zones, columns)};"
@@ -251,6 +266,10 @@ def _mapped(
             if zone := columns[zones][code]:
                 groups.setdefault(zone, []).append(int(code))
         lacking = [names[code] for code in chosen if not columns[zones][code]]
+        if not groups:
+            raise DataError(
+                f"Places: the column {zones!r} of the table of stations is empty for all {len(lacking)} places of the trips; expected zones."
+            )
         if lacking:
             report["places_without_zone"] = lacking
         return groups
@@ -258,10 +277,14 @@ def _mapped(
     groups = {zone: [] for zone in wanted.values()}
     present = set()
     for code in chosen:
-        place = next((name for name in (names[code], keys[code]) if name in wanted), None)
-        if place is not None:
-            groups[wanted[place]].append(int(code))
-            present.add(place)
+        named = dict.fromkeys(name for name in (names[code], keys[code]) if name in wanted)
+        if len({wanted[name] for name in named}) > 1:
+            raise DataError(
+                f"Places: zones has {' and '.join(map(repr, named))}, the name and the key of one place, in two zones; expected it in one."
+            )
+        if named:
+            groups[wanted[next(iter(named))]].append(int(code))
+            present |= named.keys()
     if not present:
         raise DataError(
             f"Places: none of the {len(wanted)} places that zones names, such as {next(iter(wanted), '')!r}, is in the trips, which have"
@@ -295,14 +318,6 @@ def _clusters(
     if members.size < places.zones:
         raise DataError(f"Places: zones is {places.zones}; only {members.size} places with coordinates are chosen.")
     points, weights = kilometres(coordinates[members]), use[members].astype(float)
-    middle = _weighted_median(points, weights)
-    distance = np.hypot(*(points - middle).T)
-    if distance.max() > FARTHEST:
-        far = members[int(distance.argmax())]
-        raise DataError(
-            f"Places: {names[far]!r} at {coordinates[far][0]:.4f}, {coordinates[far][1]:.4f} lies {distance.max():.0f} km from the middle of"
-            f" the others; expected places of one city, within {FARTHEST:.0f} km (or stations that leave it out)."
-        )
     labels = k_means(points, weights, places.zones, places.seed)
     groups = {}
     for label in sorted(set(labels.tolist()), key=lambda label: -weights[labels == label].sum()):
@@ -310,6 +325,23 @@ def _clusters(
         busiest = inside[np.argmax(use[inside])]
         groups[_unique(names, members, busiest)] = inside.tolist()
     return groups
+
+
+def _of_one_city(
+    chosen: NDArray[np.int64], names: Sequence[str], coordinates: NDArray[np.float64], use: NDArray[np.int64]
+) -> None:
+    """Refuses places of which one lies far from the others."""
+    members = chosen[np.isfinite(coordinates[chosen]).all(axis=1)]
+    if not members.size:
+        return
+    points = kilometres(coordinates[members])
+    distance = np.hypot(*(points - _weighted_median(points, use[members].astype(float))).T)
+    if distance.max() > FARTHEST:
+        far = members[int(distance.argmax())]
+        raise DataError(
+            f"Places: {names[far]!r} at {coordinates[far][0]:.4f}, {coordinates[far][1]:.4f} lies {distance.max():.0f} km from the middle of"
+            f" the others; expected places of one city, within {FARTHEST:.0f} km (or stations that leave it out)."
+        )
 
 
 def kilometres(coordinates: NDArray[np.float64]) -> NDArray[np.float64]:

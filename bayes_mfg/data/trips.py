@@ -70,7 +70,8 @@ def read_trips(
     -------
     Population
         One trajectory for each day with trips, named by its date; times (T,) in hours since the day opens; states: the places, zones or
-        stations, then "External" and "In transit" where they exist. Counts of bikes that sum to the fleet at every time, none of them
+        stations, then "External" and "In transit" where they exist (`external`: whether a place
+        with trips is no state). Counts of bikes that sum to the fleet at every time, none of them
         negative or clipped; `bayes_mfg.data.stocks` says how they come from trips, which are flows. `provenance` says of `trips` how
         many were read, kept, and dropped for which reason (read = kept + the sum of those dropped), of `repairs`, `days` (weekday,
         weekday or weekend, departures, arrivals, and the fleet that the day needs), `starts` (the first and the last),
@@ -223,6 +224,7 @@ def _provenance(
         "days_without_trips": [str(date) for date in flows.quiet],
         "clock_changes": _clock_changes(flows.dates, days),
         **chosen.report,
+        "external": external,
         "flows": {"states": held, "trips": flows.between[: len(held), : len(held)].tolist()},
         "stock": {
             "model": STOCK_MODEL,
