@@ -93,7 +93,7 @@ GOOD = series(VALUES)
         (GOOD.replace(",22\n", ",22,3\n"), {}, "line 8: 3 cells; expected 2"),
         ("date,confirmed\n2020-01-22,1\n", {}, "1 days; expected at least 2"),
         ("", {}, "the columns are none"),
-        (GOOD, {"population": 12}, "13 new cases until 2020-01-27; expected at most the population of 12"),
+        (GOOD, {"population": 41}, "42 new cases from 2020-01-23 to 2020-02-01; expected at most the population of 41"),
         (GOOD, {"first": "2021-01-01"}, "2021-01-01 to 2020-02-01 holds no interval of 1 days with data"),
         (GOOD, {"every": 60}, "holds no interval of 60 days"),
         (gzipped(GOOD)[:-9], {}, "the packed file is damaged or cut short"),

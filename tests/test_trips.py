@@ -125,16 +125,87 @@ def test_totals_are_those_of_pandas(in_transit):
 def test_mass_is_conserved_and_no_stock_is_negative_or_clipped(seed, n, external, in_transit):
     trips = made_up(n, seed)
     places = Places(stations=["Pier & 1st", "Park, North"], external=external, in_transit=in_transit or not external)
-    try:
-        population = read(trips, places)
-    except DataError:
+    ends = trips[["origin", "destination"]].isin(places.stations).sum(axis=1)
+    kept = trips[ends >= (1 if external else 2)]
+    late = kept["end"].dt.normalize() + pd.Timedelta(hours=6)
+    by_day = ((moments := pd.concat([kept["start"], kept["end"]])) - moments.dt.normalize()) // pd.Timedelta(hours=1)
+    if set(places.stations) - set(trips[["origin", "destination"]].to_numpy().ravel()) or not (
+        by_day.between(6, 21).any() or ((kept["start"] < late) & (late <= kept["end"])).any()
+    ):
+        with pytest.raises(DataError, match=r"None of the|is not in the trips"):
+            read(trips, places)
         return
+    population = read(trips, places)
     fleet = population.provenance["stock"]["fleet"]
     assert (population.counts >= 0).all()
     np.testing.assert_array_equal(population.counts.sum(axis=2), fleet)
     assert population.fully_observed
-    assert max(day["fleet_needed"] for day in population.provenance["days"].values()) in (fleet, fleet - 1)
+    assert max(day["fleet_needed"] for day in population.provenance["days"].values()) == fleet
     reconciles(population)
+
+
+@pytest.mark.parametrize(("kind", "extra"), [("all", 0), ("weekday", 0), ("weekday", 37)])
+def test_stocks_are_those_of_a_count_by_minutes(kind, extra):
+    """Whole counts, opening stocks included, with trips of several days and over midnight: minute by minute in pandas."""
+    trips = made_up(600, first="2024-09-05", days=5)  # Thursday to Monday
+    trips.loc[::7, "end"] += pd.Timedelta(hours=40)
+    trips.loc[::5, "end"] += pd.Timedelta(hours=9)
+    chosen = list(STATIONS)[:3]
+    own = trips[trips["origin"].isin(chosen) | trips["destination"].isin(chosen)]
+    days = Days(kind=kind, last="2024-09-09", longest=60)
+    smallest = read(trips, Places(stations=chosen), days=days)
+    fleet = int(smallest.totals[0, 0]) + extra
+    population = read(trips, Places(stations=chosen), days=days, fleet=fleet)
+    dates = [day for day in pd.date_range("2024-09-05", "2024-09-09") if kind == "all" or day.day_of_week < 5]
+    assert population.trajectories == tuple(str(day.date()) for day in dates)
+    groups = [[name] for name in chosen] + [[name for name in STATIONS if name not in chosen]]
+    opening, paths = [], []
+    for day in dates:
+        minutes = day + pd.to_timedelta(np.arange(6 * 60, 22 * 60 + 1), "min")
+
+        def happened(column, mine, minutes=minutes):
+            moments = np.sort(mine[column].to_numpy("datetime64[ns]"))
+            until = np.searchsorted(moments, minutes.to_numpy("datetime64[ns]"), "left")
+            return until - until[0]
+
+        net = [
+            happened("end", own[own["destination"].isin(group)]) - happened("start", own[own["origin"].isin(group)])
+            for group in groups
+        ]
+        riding = [int(((own["start"] < moment) & (own["end"] >= moment)).sum()) for moment in minutes[::15]]
+        opening.append([max(0, -int(path.min())) for path in net])
+        paths.append((net, riding))
+    needed = [sum(stock) + path[1][0] for stock, path in zip(opening, paths, strict=True)]
+    assert [day["fleet_needed"] for day in population.provenance["days"].values()] == needed
+    assert fleet == max(needed) + extra
+    weights = np.mean(opening, axis=0)
+    for r, (stock, (net, riding)) in enumerate(zip(opening, paths, strict=True)):
+        spare = (fleet - needed[r]) * weights / weights.sum()
+        assert (abs(population.counts[r, 0, :4] - stock - spare) < 1).all()
+        given = population.counts[r, 0, :4] - stock
+        assert given.sum() == fleet - needed[r]
+        for x, path in enumerate(net):
+            np.testing.assert_array_equal(population.counts[r, :, x], stock[x] + given[x] + path[::15])
+        np.testing.assert_array_equal(population.counts[r, :, 4], riding)
+
+
+def test_dates_without_times_are_refused():
+    """A spreadsheet dropped the clocks: every trip would begin at midnight."""
+    trips = made_up()
+    for column in ("start", "end"):
+        dates = {column: trips[column].dt.strftime("%Y-%m-%d")}
+        for one in (trips.assign(**dates), trips.assign(**{column: trips[column].dt.normalize()})):
+            with pytest.raises(DataError, match=rf"column '{column}': all 400 times are midnight; expected times of day"):
+                read(one)
+
+
+def test_a_full_disk_is_told(monkeypatch):
+    def full(**_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bayes_mfg.data.triplog.tempfile.TemporaryFile", full)
+    with pytest.raises(DataError, match=r"does not take the trips \(No space left on device\).* TMPDIR"):
+        read(made_up())
 
 
 def test_the_fleet_is_the_smallest_or_the_one_given():
@@ -268,7 +339,9 @@ def test_on_the_night_when_clocks_go_back_a_trip_may_end_before_it_starts():
     )
     zoned = Days(opens="00:00", closes="24:00", time_zone="America/New_York", last="2024-11-03")
     population = read(rows, Places(stations=["A", "B"]), days=zoned)
-    assert population.provenance["repairs"] == {"ended before it started because clocks went back: end booked at the start": 1}
+    assert population.provenance["repairs"] == {
+        "ended before it started because clocks went back: end booked at the start (rows)": 1
+    }
     assert reconciles(population)["dropped"] == {"ends before it starts": 5}
     assert population.provenance["clock_changes"] == ["2024-11-03"]
     assert population.counts[0, -1].tolist() == [0, 2, 0]
@@ -438,7 +511,7 @@ def test_every_wrapping_reads_the_same(tmp_path):
     places = Places(stations=["A", "B"])
     plain = read_trips(write(tmp_path, "plain.csv", content), places, **CSV)
     assert plain.counts[0, -1].tolist() == [0, 2, 0]
-    assert plain.provenance["repairs"] == {"names of places with blanks to spare": 1}
+    assert plain.provenance["repairs"] == {"names of places with blanks to spare (spellings, not rows)": 1}
     folder = tmp_path / "folder"
     folder.mkdir()
     write(folder, "one.csv", text(LINES[:2]))

@@ -25,7 +25,9 @@ def read_cumulative_cases(
     last: str | datetime.date | None = None,
     every: int = 1,
 ) -> Population:
-    """New cases of an epidemic from a series of cumulative ones, such as Johns Hopkins CSSE's.
+    """New cases of an epidemic from a series of cumulative ones in a table with a line for each day.
+
+    Johns Hopkins CSSE's files have a column for each day: turn them first, `pandas.read_csv(path).melt(...)`, and choose a country.
 
     Parameters
     ----------
@@ -89,10 +91,9 @@ def read_cumulative_cases(
             dropped["corrections outweigh new cases"] += every
         else:
             counts[0, interval, 1], mask[0, interval, 1] = sum(new), True
-            if sum(new) > population:
-                raise DataError(
-                    f"{path}: {sum(new)} new cases until {inside[-1]}; expected at most the population of {population}."
-                )
+    known = [value_of[day] for day in days if begin - datetime.timedelta(days=1) <= day <= end]
+    if len(known) > 1 and (largest := max(known) - known[0]) > population:
+        raise DataError(f"{path}: {largest} new cases from {begin} to {end}; expected at most the population of {population}.")
     if not mask.any():
         raise DataError(f"{path}: no interval of {every} days is left from {begin} to {end}; expected at least one.")
     asked = (end - begin).days + 1

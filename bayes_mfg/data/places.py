@@ -275,7 +275,7 @@ def _mapped(
         return groups
     wanted = {" ".join(place.split()): zone for place, zone in zones.items()}
     groups = {zone: [] for zone in wanted.values()}
-    present = set()
+    present: set[str] = set()
     for code in chosen:
         named = dict.fromkeys(name for name in (names[code], keys[code]) if name in wanted)
         if len({wanted[name] for name in named}) > 1:

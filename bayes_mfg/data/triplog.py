@@ -5,6 +5,7 @@ import datetime
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,18 @@ class Columns:
         return {name: kind for kind, names in kinds.items() for name in names if name is not None}
 
 
+@contextmanager
+def _disk_told() -> Iterator[None]:
+    """Turns what a full disk raises into a `DataError` that says where the disk is."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"The folder for temporary files, {tempfile.gettempdir()}, does not take the trips ({error.strerror or error}); expected room for 16"
+            " bytes a trip (the environment variable TMPDIR names another folder)."
+        ) from None
+
+
 class TripLog:
     """Trips as records in a temporary file, which goes when the log is closed.
 
@@ -83,7 +96,9 @@ class TripLog:
         self._in_file: set[int] = set()
         self._earlier: set[int] = set()
         self._file = ""
-        self._store = tempfile.TemporaryFile(prefix="bayes-mfg-trips-")  # noqa: SIM115 - closed with the log
+        self._clocks: dict[str, tuple[int, bool]] = {}
+        with _disk_told():
+            self._store = tempfile.TemporaryFile(prefix="bayes-mfg-trips-")  # noqa: SIM115 - closed with the log
         self._changes: dict[int, int] = {}
 
     def __enter__(self) -> "TripLog":
@@ -118,6 +133,10 @@ class TripLog:
         self.rows[name] += n
         times = [_nanoseconds(batch.column(getattr(columns, f"{side}_time"))) for side in _SIDES]
         codes = [self._codes(batch.column(getattr(columns, f"{side}_place"))) for side in _SIDES]
+        for side, time in zip(_SIDES, times, strict=True):
+            dated = time[time != np.iinfo(np.int64).min]
+            count, clocked = self._clocks.get(label := getattr(columns, f"{side}_time"), (0, False))
+            self._clocks[label] = count + dated.size, clocked or bool((dated % (DAY * 10**9)).any())
         no_time = [time == np.iinfo(np.int64).min for time in times]
         sound = np.ones(n, bool)
 
@@ -165,18 +184,27 @@ class TripLog:
         for code in ("origin", "destination"):
             self.use[:size] += np.bincount(records[code], minlength=size)
         self.by_hour += np.bincount(seconds[0] % DAY // 3600, minlength=24)
-        self._store.write(records.tobytes())
+        with _disk_told():
+            self._store.write(records.tobytes())
+            self._store.flush()
 
     def close_file(self) -> None:
-        """Compare a file that was read with those before it.
+        """Look at a file that was read, and compare it with those before it.
 
         Raises
         ------
         DataError
-            Where the two have no place in common.
+            Where the two have no place in common, or every time of a column is midnight.
         """
         if not self._file:
             return
+        for column, (count, clocked) in self._clocks.items():
+            if count > 1 and not clocked:
+                raise DataError(
+                    f"{self._file}, column {column!r}: all {count} times are midnight; expected times of day, which a spreadsheet may have"
+                    " dropped."
+                )
+        self._clocks = {}
         mine = self._in_file
         if mine and self._earlier and not mine & self._earlier:
             raise DataError(
@@ -216,7 +244,7 @@ class TripLog:
                 self._sums = np.append(self._sums, np.zeros((more, 3)), axis=0)
                 self._last_alias = np.append(self._last_alias, np.full(more, -1))
         if name != spelling and name:
-            self.repairs["names of places with blanks to spare"] += 1
+            self.repairs["names of places with blanks to spare (spellings, not rows)"] += 1
         self._spelling[spelling] = code
         return code
 
@@ -270,7 +298,7 @@ class TripLog:
 
     def _put_at_start(self, count: int) -> None:
         if count:
-            self.repairs["ended before it started because clocks went back: end booked at the start"] += count
+            self.repairs["ended before it started because clocks went back: end booked at the start (rows)"] += count
 
     def _clock_put_back(
         self, start: NDArray[np.int64], end: NDArray[np.int64], rows: NDArray[np.bool_], time_zone: str | None
