@@ -199,6 +199,24 @@ def test_dates_without_times_are_refused():
                 read(one)
 
 
+def test_a_frame_is_refused_in_words():
+    trips = made_up(5)
+    far = trips.astype({"end": "datetime64[s]"})
+    far.loc[2, "end"] = pd.Timestamp("9999-12-31").as_unit("s")
+    with pytest.raises(DataError, match=r"column 'end': .*; expected dates from 1970 to 2105"):
+        read(far)
+    with pytest.raises(DataError, match="column 'end' occurs 2 times"):
+        read(pd.concat([trips, trips[["end"]]], axis=1))
+    with pytest.raises(DataError, match="column '0' occurs 0 times as text"):
+        read_trips(trips.set_axis([0, 1, 2, 3], axis=1), ALL, "0", "1", "2", "3")
+    mixed = trips.astype({"start": str}).astype({"start": object})
+    mixed["start"] = ["2024-09-02 08:00", "2024-09-02 09:00:01.5", "2024-09-02 10:00", "9/2/2024 11:00", "2024-09-02 12:00"]
+    with pytest.raises(DataError, match=r"column 'start': '9/2/2024 11:00'; expected a date with a local time"):
+        read(mixed)
+    with pytest.raises(DataError, match=r"'9/2/2024 11:00'; expected .*, all in one format, as in '2024-09-02 08:00'"):
+        read(mixed, time_formats=["%m/%d/%Y %H:%M"])
+
+
 def test_a_full_disk_is_told(monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device")

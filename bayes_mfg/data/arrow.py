@@ -61,7 +61,13 @@ def batches(
     """
     arrow = pyarrow()
     if isinstance(path, pd.DataFrame):
-        wanted = choose("The table", [str(column) for column in path.columns])
+        labels = list(path.columns)
+        wanted = choose("The table", [str(column) for column in labels])
+        for column in wanted:
+            if labels.count(column) != 1:
+                raise DataError(
+                    f"The table: column {column!r} occurs {labels.count(column)} times as text; expected it once (names of columns are text)."
+                )
         yield from _converted("The table", _frame_batches(path, wanted), wanted, time_formats)
         return
     files = files_of(path, reader)
@@ -203,7 +209,10 @@ def _column(name: str, column: Any, label: str, kind: str, time_formats: Sequenc
                 f"{name}, column {label!r} carries the time zone {column.type.tz}; expected local times without a zone, as clocks"
                 " on the wall showed them."
             )
-        return compute.cast(column, arrow.timestamp("ns"))
+        try:
+            return compute.cast(column, arrow.timestamp("ns"))
+        except arrow.ArrowInvalid as error:
+            raise DataError(f"{name}, column {label!r}: {error}; expected dates from 1970 to 2105.") from None
     expected = _TIME if kind == "time" else "a number"
     if types.is_null(column.type):
         return compute.cast(column, arrow.timestamp("ns") if kind == "time" else arrow.float64())
@@ -220,8 +229,14 @@ def _column(name: str, column: Any, label: str, kind: str, time_formats: Sequenc
             return compute.cast(compute.strptime(text, format=form, unit="s"), arrow.timestamp("ns"))
         except arrow.ArrowInvalid:
             continue
-    bad = next((value for value in text.to_pylist() if value is not None and not _reads(value, kind)), text[0].as_py())
-    raise DataError(f"{name}, column {label!r}: {bad!r}; expected {expected}.")
+    # One value at a time, by the same rules; where each reads, they are of several formats, and the first of another than the first is named.
+    values = [value for value in text.to_pylist() if value is not None]
+    read = [next((form for form in formats if _reads(value, kind, form)), "") for value in values]
+    first = next((value for value, form in zip(values, read, strict=True) if form == ""), None)
+    if first is None:
+        first = next(value for value, form in zip(values, read, strict=True) if form != read[0])
+        expected += f", all in one format, as in {values[0]!r}"
+    raise DataError(f"{name}, column {label!r}: {first!r}; expected {expected}.")
 
 
 def _without_missing(text: Any) -> Any:
@@ -229,13 +244,15 @@ def _without_missing(text: Any) -> Any:
     return compute.if_else(compute.is_in(text, value_set=arrow.array(MISSING)), arrow.scalar(None, text.type), text)
 
 
-def _reads(value: str, kind: str) -> bool:
+def _reads(value: str, kind: str, form: str | None) -> bool:
+    """Whether Arrow reads a value as it reads the column."""
+    arrow, compute = pyarrow(), pyarrow("pyarrow.compute")
     try:
-        if kind == "time":
-            pd.Timestamp(value)
+        if form is None:
+            compute.cast(arrow.array([value]), arrow.timestamp("ns") if kind == "time" else arrow.float64())
         else:
-            float(value)
-    except ValueError:
+            compute.strptime(arrow.array([value]), format=form, unit="s")
+    except arrow.ArrowInvalid:
         return False
     return True
 
