@@ -171,7 +171,7 @@ def test_the_school_config_makes_the_model_that_it_describes() -> None:
 def test_every_game_reader_and_family_can_be_named() -> None:
     """A new class needs no line here: the registries are read."""
     assert {"SIR", "LinearQuadratic"} <= set(GAMES)
-    assert set(READERS) == {"school_influenza", "fluview", "table"}
+    assert {"school_influenza", "fluview", "table", "trips", "citibike", "bay_area", "cumulative_cases"} <= set(READERS)
     assert set(paths.FAMILIES) >= {"Constant", "GaussianProcess", "RandomWalk", "Spline", "PiecewiseConstant", "Neural"}
 
 

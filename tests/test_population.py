@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import re
+import sys
 
 import numpy as np
 import pandas as pd
@@ -452,3 +453,34 @@ def test_until_and_after_divide_a_record():
     for refused in (lambda: whole.until(0.0), lambda: whole.after(0.7), lambda: whole.after("noon"), lambda: whole.until(np.nan)):
         with pytest.raises(DataError):
             refused()
+
+
+PARTLY = Population(
+    [0, 1.5], counts=[COUNTS, COUNTS], totals=10, states=SIR, trajectories=("a", "1"), mask=ONLY_I, time_unit="day"
+)
+
+
+def test_parquet_gives_back_what_a_table_holds(tmp_path):
+    """Named by its first bytes, not by its ending; names that look like numbers stay names, and order is that of the rows."""
+    options = {"states": SIR, "time_unit": "day", "provenance": {}}
+    path = tmp_path / "tidy"
+    PARTLY.to_table().to_parquet(path)
+    assert same(read_table(path, **options), PARTLY)
+    shares = Population([0, 1.5], SHARES, states=SIR)
+    shares.to_table().to_parquet(path)
+    assert same(read_table(path, provenance={}), shares)
+    assert read_table(path).provenance == {"file": "tidy"}
+
+
+def test_parquet_refuses_with_the_row(tmp_path, monkeypatch):
+    table = PARTLY.to_table()
+    path = tmp_path / "tidy.parquet"
+    table.assign(count=[1, 2, -3, 4]).to_parquet(path)
+    with pytest.raises(DataError, match=re.escape(f"{path}: row 2, column 'count': -3; expected a whole number of at least 0")):
+        read_table(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"tidy\.parquet: the Parquet file is damaged or cut short"):
+        read_table(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=re.escape('pip install "bayes-mfg[arrow]"')):
+        read_table(path)

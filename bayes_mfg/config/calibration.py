@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
@@ -28,6 +28,11 @@ READERS: dict[str, Callable[..., Population]] = {
     "school_influenza": data.load_school_influenza,
     "fluview": data.read_fluview,
     "table": data.read_table,
+    "trips": data.read_trips,
+    "citibike": data.read_citibike,
+    "bay_area": data.read_bay_area,
+    "auckland_pedestrians": data.load_auckland_pedestrians,
+    "cumulative_cases": data.read_cumulative_cases,
 }
 """Readers of data by the names that a config uses."""
 
@@ -174,7 +179,8 @@ def build_model(config: Config) -> Calibration:
         population = READERS[config.reader](**config.reader_options)
     except DataError as error:
         # A reader names the data file by itself; what else it refuses is an option.
-        if str(error).startswith(str(config.reader_options.get("path", "\0"))):
+        files = [config.reader_options[key] for key in _files(READERS[config.reader], config.reader_options)]
+        if str(error).startswith(tuple(one for given in files for one in ([given] if isinstance(given, str) else given))):
             raise
         raise ConfigError(f"{top.inside('data')} {error}") from error
     place = top.inside("data")
@@ -300,10 +306,23 @@ def _reader(
             raise ConfigError(f"{place} needs the key 'path', or --data PATH on the command line: reader {name!r} reads a file.")
     elif given is not None:
         raise ConfigError(f"{place} reader {name!r} reads no file, so --data {given} has no meaning.")
-    options = arguments(reader, table, place, also=["reader"])
-    if "path" in options:
-        options["path"] = str(given) if given is not None else str(folder / options["path"])
+    options = arguments(reader, table, place, also=["reader"], leave=["progress"])
+    for key in _files(reader, options):
+        value = options[key]
+        options[key] = [str(folder / one) for one in value] if isinstance(value, list) else str(folder / value)
+    if "path" in options and given is not None:
+        options["path"] = str(given)
     return name, options
+
+
+def _files(reader: Callable[..., Population], options: Mapping[str, Any]) -> list[str]:
+    """Options that name files, relative to the config."""
+    parameters = inspect.signature(reader, eval_str=True).parameters
+    return [key for key in options if _holds_paths(parameters[key].annotation)]
+
+
+def _holds_paths(annotation: Any) -> bool:
+    return get_origin(annotation) is os.PathLike or any(map(_holds_paths, get_args(annotation)))
 
 
 # Numbers of an option that is not here are positive. (lowest, highest, in words); ends that are not reached are open.
@@ -384,6 +403,8 @@ def _output(table: Mapping[str, Any], place: Place) -> str:
 def _used(parts: Mapping[str, Any], reader_options: Mapping[str, Any]) -> dict[str, Any]:
     """The tables as used; the data path is absolute, so that the text serves from any folder."""
     used = {name: table for name, table in parts.items() if table != {}}
-    if "path" in reader_options:
-        used["data"] = {**used["data"], "path": str(Path(reader_options["path"]).absolute())}
+    for key in _files(READERS[parts["data"]["reader"]], reader_options):
+        value = reader_options[key]
+        absolute = [str(Path(one).absolute()) for one in value] if isinstance(value, list) else str(Path(value).absolute())
+        used["data"] = {**used["data"], key: absolute}
     return used

@@ -1,4 +1,4 @@
-"""Reading comma-separated files, and populations in tidy ones."""
+"""Reading comma-separated files, and populations in tidy ones (comma-separated, or Parquet)."""
 
 import csv
 import gzip
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from bayes_mfg.errors import DataError
 
+from .arrow import read_parquet
 from .population import Population
 from .tidy import population_from_table
 
@@ -29,11 +30,11 @@ def read_table(
     time_unit: str = "",
     provenance: Mapping[str, Any] | None = None,
 ) -> Population:
-    """Population from a tidy CSV file (plain, or packed with gzip), one line for each observed cell.
+    """Population from a tidy file, one row for each observed cell: CSV (plain, or packed with gzip) or Parquet, told by the first bytes.
 
     Parameters
     ----------
-    path : file with a header line of the columns `time`, `state`, one of `count` and `share`, and optionally `trajectory` and
+    path : file with the columns `time`, `state`, one of `count` and `share`, and optionally `trajectory` and
         `total`.
     states, trajectories, times, time_unit, provenance : as in `Population.from_table`.
 
@@ -41,10 +42,15 @@ def read_table(
     ------
     DataError
         A file that is missing or cannot be read, an unknown or missing column, or a value that is no number where one must be;
-        the message names the file, the line (the header is line 1) and the column.
+        the message names the file, the line (the header is line 1; rows of a Parquet file count from 0) and the column. Also a Parquet
+        file without pyarrow (`pip install "bayes-mfg[arrow]"`).
     """
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise DataError(f"read_table: path is {path!r}; expected the name of a file.")
+    options: dict[str, Any] = {"states": states, "trajectories": trajectories, "times": times, "time_unit": time_unit}
+    options["provenance"] = {"file": Path(path).name} if provenance is None else provenance
+    if _is_parquet(Path(path)):
+        return _from(path, read_parquet(Path(path)), lambda row: f"row {row}", options)
     lines = read_lines(path)
     if not lines:
         raise DataError(f"{path}: the file is empty; expected a header line with the columns time, state and count or share.")
@@ -60,19 +66,24 @@ def read_table(
     # Always text, so that a state named "1" or "NA" keeps its name. An object array, because an empty list of rows has no
     # columns.
     rows = np.array([cells for _, cells in lines[1:]], object).reshape(-1, len(header))
+    return _from(path, pd.DataFrame(rows, columns=header), lambda row: f"line {lines[row + 1][0]}", options)
+
+
+def _from(
+    path: str | os.PathLike[str], table: pd.DataFrame, where: Callable[[int], str], options: Mapping[str, Any]
+) -> Population:
     try:
-        return population_from_table(
-            Population,
-            pd.DataFrame(rows, columns=header),
-            lambda row: f"line {lines[row + 1][0]}",
-            states=states,
-            trajectories=trajectories,
-            times=times,
-            time_unit=time_unit,
-            provenance={"file": Path(path).name} if provenance is None else provenance,
-        )
+        return population_from_table(Population, table, where, **options)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError:  # told by what reads it
+        return False
 
 
 def read_lines(path: str | os.PathLike[str], member: Callable[[Sequence[str]], str] | None = None) -> list[tuple[int, list[str]]]:
