@@ -1,7 +1,7 @@
 """Expected Fisher information of the distributions that observation models use, in the parameters of these distributions.
 
-All are exact. Where no closed form exists (`BetaBinomial`, `DirichletMultinomial`) the expectation is a finite sum over all counts of one state, which
-costs as many terms as the largest total. To give another distribution its information, register it with `natural` and `information`.
+All are exact. Where no closed form exists (`BetaBinomial`, `DirichletMultinomial`) the expectation is a finite sum over all counts of one state,
+which costs as many terms as the largest total. To give another distribution its information, register it with `natural` and `information`.
 """
 
 import functools
