@@ -82,10 +82,8 @@ def identifiability(
     averaged = isinstance(at, str)
     points, name, told = drawn(model, at, draws, seed) if averaged else located(model, at)
     scale, parts = prior_scale(model), blocks(model)
-    good: list[Point] = []
     with bar(len(points) + (0 if averaged else checked), "identifiability", progress) as shown:
-        for found in _at_all(model, points, scale, parts, shown):
-            good += [found] if found is not None else []
+        good = [one for one in _at_all(model, points, scale, parts, shown) if one is not None]
         if not good:
             raise FitError(f"No equilibrium was found at {name}; identifiability needs one: give another point by at=...")
         failed = len(points) - len(good)
@@ -106,8 +104,8 @@ def identifiability(
         told.append("Which of several equilibria each trajectory follows is taken as known here: the data say less than this.")
     first = good[0]
     unknowns = first.unknowns
-    found = directions(model, first, score, scale, parts)
-    judged = verdicts(model, unknowns, average, curved, found, scale, parts)
+    every = directions(model, first, score, scale, parts)
+    judged = verdicts(model, unknowns, average, curved, every, scale, parts)
     told += [bent(model, n, unknowns[n], v) for n, v in judged.items() if np.nanmax(v.curved) > CURVED]
     after = scale @ covariance @ scale.T
     return Identifiability(
@@ -115,7 +113,7 @@ def identifiability(
         draws=len(points),
         failed_solves=failed,
         singular_values=np.linalg.svd(score, compute_uv=False),
-        directions=tuple(direction for direction, _ in found),
+        directions=tuple(direction for direction, _ in every),
         verdicts=judged,
         times=np.asarray(model.grid.times),
         sd={n: np.sqrt(np.einsum("ij,jk,ik->i", u.slopes, after, u.slopes)).reshape(u.values.shape) for n, u in unknowns.items()},

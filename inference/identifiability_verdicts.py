@@ -171,7 +171,8 @@ def _reason(
     low, middle, high = (words.number(float(f(ratio))) for f in (np.nanmin, np.nanmedian, np.nanmax))
     said = f"{name}: {verdict}"
     line = _over_time(unknown, ratio)
-    if line is not None and len({words.grade(r) for r in line if np.isfinite(r)}) > 1:
+    mixed = line is not None and len({words.grade(r) for r in line if np.isfinite(r)}) > 1
+    if line is not None and mixed:
         said += f" as a whole; {words.along(np.asarray(model.grid.times), line)}"
     said += f"; the posterior's sd is {middle} of the prior's" + (f" ({low} to {high})" if low != high else "")
     if cause == "invariant":
@@ -187,7 +188,7 @@ def _reason(
         known = words.number(float(np.nanmedian(alone)))
         said += f", because it is confounded with {words.listing(partners)}; were all others known it would be {known}"
     elif cause == "little seen":
-        said += ", because what is observed hardly moves with it"
+        said += f", because what is observed hardly moves with it{' there' if mixed else ''}"
     return said + "."
 
 

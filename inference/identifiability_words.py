@@ -102,7 +102,7 @@ def change(
         name = named[0]
         turns = _turns(moves[name]) if profiles[name] is not None else 0
         if turns:
-            return f"{name} up and down {turns} {'time' if turns == 1 else 'times'}, most of it {where}"
+            return f"{name} {'up and then down' if turns == 1 else f'up and down, turning {turns} times'}, most of it {where}"
         mixed = moves[name].size > 1 and profiles[name] is None and not _sign(moves[name])
         return f"entries of {name} against each other" if mixed else f"{name} {where or 'alone'}"
     more = f" (and {len(named) - 4} more)" if len(named) > 4 else ""

@@ -29,7 +29,7 @@ class BikeShare(Game):
     `B a^2 - (2 B r + k - C mu - Delta u) a`, plus `B sum_y r^2`: so at every moment `r` counts only through `2 B r + k` and through the differences
     between stations of `B sum_y r(x, y)^2`, which leaves `(d - 1)^2` directions of `r` against `k` without effect (own derivation). The population's
     marginals give `d - 1` equations a step for `d (d - 1)` rates, so priors decide most of `r`; where the value is flat, `r` and `k / (2 B)` enter
-    only as their sum.
+    only as their sum, and the congestion not at all while rates stay above zero: the rides that it prevents balance.
 
     Source: arXiv 2606.23155, bike-share application; the response is the first-order condition of the convex Hamiltonian.
 
@@ -182,16 +182,14 @@ class BikeShare(Game):
     @property
     def _idle(self) -> tuple[Invariance, ...]:
         d = len(self.names)
-        return tuple(
-            Invariance(
-                f"the diagonal of {name} does not enter",
-                (name,),
-                lambda params, amount, name=name: {name: params[name] + jnp.diag(amount)},
-                (d,),
-                pointwise=True,
-            )
-            for name in ("base_rate", "edge_value")
-        )
+
+        def added(name: str) -> Invariance:
+            def change(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
+                return {name: params[name] + jnp.diag(amount)}
+
+            return Invariance(f"the diagonal of {name} does not enter", (name,), change, (d,), pointwise=True)
+
+        return (added("base_rate"), added("edge_value"))
 
     def _against_rides(self, params: Mapping[str, Array], base_rate: Array) -> dict[str, Array]:
         """Other base rates off the diagonal, with the worths of rides that leave `2 B r + k` as it is."""
