@@ -3,6 +3,7 @@
 from .check_result import Check, load_check
 from .checks import check
 from .compare import compare
+from .contraction import Contraction, contraction
 from .errors import FitError
 from .fit import fit
 from .forecast import energy_of_draws, forecast_scores, wis_of_draws
@@ -21,6 +22,7 @@ from .scores import crps_of_draws, scores
 
 __all__ = [
     "Check",
+    "Contraction",
     "Direction",
     "Fit",
     "FitError",
@@ -30,6 +32,7 @@ __all__ = [
     "Verdict",
     "check",
     "compare",
+    "contraction",
     "crps_of_draws",
     "energy_of_draws",
     "find_mode",

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from .identifiability_result import Direction, Identifiability
-from .identifiability_words import IDENTIFIED, PRIOR_DRIVEN
+from .identifiability_words import IDENTIFIED, PRIOR_DRIVEN, SHARE
 from .report_page import charts, document, escape, facts, figure, legend, number, paragraph, table
 from .report_svg import Layer, Line, Points, chart, mosaic
 
@@ -60,7 +60,7 @@ def _direction(found: Identifiability, direction: Direction) -> tuple[str, str]:
     times = found.times
     ends = (float(times[0]), float(times[-1]))
     layers: list[Layer] = [Line(ends, (0.0, 0.0), "grid")]
-    named = sorted((n for n, share in direction.shares.items() if share >= 0.05), key=lambda n: -direction.shares[n])
+    named = sorted((n for n, share in direction.shares.items() if share >= SHARE), key=lambda n: -direction.shares[n])
     styles = ("median", "prior90")
     for k, name in enumerate(named[:2]):
         moved, sd = (

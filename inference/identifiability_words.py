@@ -17,7 +17,7 @@ them, and the report of a fit, too, speaks of "prior-driven".
 MOSTLY = 0.9
 """Share of times and entries that decide a verdict."""
 
-SHARE = 0.05
+SHARE = 0.01
 """Share of a direction, in squared prior sds, from which an unknown is named."""
 
 
