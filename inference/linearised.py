@@ -58,7 +58,8 @@ def _prior_scale(model: ForwardModel) -> np.ndarray:
     bend = jax.jit(jax.hessian(space.prior_potential))
     curved = np.stack([np.asarray(bend(jnp.asarray(x), model.data)) for x in draws[:4]])
     size = space.size
-    touching = np.abs(curved).max(axis=0) > 0
+    strength = np.abs(curved).max(axis=0)
+    touching = strength > 1e-10 * np.sqrt(np.outer(np.diag(strength), np.diag(strength)))  # not by rounding
     scale = np.zeros((size, size))
     _, label = connected_components(csr_array(touching), directed=False)
     for k in range(label.max() + 1 if size else 0):
