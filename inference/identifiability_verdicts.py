@@ -26,7 +26,7 @@ def directions(
 ) -> list[tuple[Direction, np.ndarray]]:
     """All directions, the least informed first, each with its whitened coordinates; those that the game declares apart from the others."""
     largest = float(np.linalg.norm(score, 2))
-    zero = (ZERO if score.dtype == np.float64 and jnp.zeros(()).dtype == jnp.float64 else ZERO_IN_SINGLE) * largest
+    zero = (ZERO if jnp.zeros(()).dtype == jnp.float64 else ZERO_IN_SINGLE) * largest
     known, names = np.zeros((len(score), 0)), []
     for invariance, basis in declared(model, point.unknowns, point.found):
         white = np.linalg.solve(scale, basis)
@@ -120,7 +120,7 @@ def verdicts(
     for name, width in average.items():
         unknown = unknowns[name]
         shape, slopes = unknown.values.shape, unknown.slopes @ scale
-        prior = np.sum(slopes**2, axis=1)
+        prior = np.where(np.isfinite(width.posterior), np.sum(slopes**2, axis=1), np.nan)
         ratio = np.sqrt(width.posterior).reshape(shape)
         verdict = words.overall(ratio)
         cause, partners = "", []
