@@ -2,7 +2,6 @@
 
 import functools
 
-import identified
 import numpy as np
 import pytest
 from linear_model import Linear, population, posterior
@@ -48,26 +47,6 @@ def test_power_scaling_is_large_where_the_prior_counts():
     assert (strong.power["prior"] < 0.5 * found.power["prior"]).all()
     assert list(strong.verdicts.values()) == ["identified", "identified"]
     assert all("weight of the prior" not in sentence for sentence in strong.sentences)
-
-
-@pytest.mark.slow
-def test_after_a_fit_the_verdict_is_what_was_foretold():
-    grid = bm.equilibrium.TimeGrid(2.0, 11)
-    data = bm.data.simulate(
-        bm.games.LinearQuadratic(), {"gamma": 1.5}, identified.STARTS, grid, noise="dirichlet", size=1e-4, seed=1
-    )
-    model = identified.lq_product().with_population(data)
-    foretold = bm.inference.identifiability(model, checked=0)
-    fit = bm.inference.fit(
-        model, method="nuts", num_chains=2, num_warmup=300, num_samples=400, seed=0, starts=1, prior_samples=400
-    )
-    found = contraction(fit)
-    assert found.verdicts == {name: v.verdict for name, v in foretold.verdicts.items()}
-    (pair,) = found.tied
-    assert set(pair[:2]) == {"gamma", "control_weight"} and pair[2] < -0.95
-    assert "tied to control_weight (correlation -" in found.sentences[0]
-    # The errors of sds of 400 and 800 draws are 3 to 4 %; 5 of these.
-    np.testing.assert_allclose(found.ratio["gamma"], foretold.verdicts["gamma"].ratio, rtol=0.2)
 
 
 def test_what_has_no_width_or_no_prior_is_refused():

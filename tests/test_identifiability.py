@@ -19,7 +19,7 @@ from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.information import information, natural
 from bayes_mfg.inference.linearised import blocks, prior_scale, rows, score_root
 from bayes_mfg.inference.sensitivity import sensitivities
-from bayes_mfg.models import Binomial, Calibration, Dirichlet, Gaussian, Seeded
+from bayes_mfg.models import Binomial, Calibration, Dirichlet, Seeded
 from bayes_mfg.paths import GaussianProcess, Pooled
 
 
@@ -396,31 +396,3 @@ def test_sensitivities_on_the_grid_are_those_of_central_differences():
         ends = [solve(LinearQuadratic(), {"gamma": path}, identified.STARTS[r], grid).mu for path in (up, down)]
         np.testing.assert_allclose(found.derivatives["gamma"][r, ..., k], (ends[0] - ends[1]) / 2e-4, rtol=1e-4, atol=1e-7)
     assert found.rank("gamma", 0.1) < found.rank("gamma", 0.01) < 21
-
-
-# Linearised widths and NUTS.
-
-
-@pytest.mark.slow
-def test_linearised_widths_are_those_of_nuts_where_data_are_strong_and_said_not_to_be_where_they_are_weak():
-    """Strong: 8 starts, noise 1e-5: all sds of log gamma(t) within 10 % of those of 2,000 draws, whose errors are 2 to 3 %. Weak: one start."""
-    starts = np.random.default_rng(0).dirichlet(np.full(3, 2.0), 8)
-    grid, truth = TimeGrid(2.0, 11), 1.55
-    paths = {"gamma": bm.paths.Spline(knots=3)}
-    data = bm.data.simulate(LinearQuadratic(), {"gamma": truth}, starts, grid, noise="dirichlet", size=1e-5, seed=3)
-    model = Calibration(LinearQuadratic(), data, paths, Dirichlet(noise=1e-5), initial=starts, substeps=1)
-    fit = bm.inference.fit(
-        model, method="nuts", num_chains=2, num_warmup=300, num_samples=1000, seed=1, starts=1, prior_samples=0
-    )
-    result = identifiability(model, fit)
-    draws = np.log(fit.tree["posterior"]["gamma"].to_numpy()).reshape(2000, -1)
-    linear = result.sd["gamma"] / result.values["gamma"]
-    np.testing.assert_allclose(linear, draws.std(axis=0), rtol=0.1)
-    assert not any("linearisation" in sentence for sentence in result.warnings)
-    weak = Calibration(LinearQuadratic(), flat_start(), paths, Gaussian(scale=0.1), initial=starts[:1], substeps=1)
-    told = identifiability(weak)
-    assert any("The linearisation is not to be trusted for gamma" in sentence for sentence in told.warnings)
-
-
-def flat_start():
-    return identified.flat(("0", "1", "2"), 11, 2.0, [0])
