@@ -139,9 +139,6 @@ def _parser() -> argparse.ArgumentParser:
     identify = command("identify", _identify, "say what the data of a config can tell about its unknowns, before any fit")
     identify.add_argument("config", metavar="CONFIG.toml")
     identify.add_argument("--data", metavar="PATH", help="data file, instead of the config's [data] path")
-    identify.add_argument(
-        "--prior", type=int, metavar="N", help="average over N draws of the prior (default: at the prior median)"
-    )
     identify.add_argument("--out", metavar="FILE.html", help="write a page with figures, too; an older page is replaced")
 
     simulate = command("simulate", _simulate, "simulate data from a config's game and true parameters into a tidy CSV file")
@@ -311,8 +308,7 @@ def _identify(options: argparse.Namespace, words: str) -> None:
 
     config = load_config(options.config, data=options.data)
     model = build_model(config)
-    about: dict[str, Any] = {} if options.prior is None else {"at": "prior", "draws": options.prior}
-    found = identifiability(model, seed=config.seed, **about)
+    found = identifiability(model, seed=config.seed)
     print("\n".join(found.sentences))
     print(f"\n{found.table().to_string(float_format=lambda x: f'{x:.3g}')}")
     if target is not None:

@@ -17,7 +17,7 @@ from bayes_mfg.errors import InputError
 from . import identifiability_words as words
 from .coordinates import compiled, coordinates
 from .pointwise import needed
-from .report_stats import Quantity, data_end, quantities
+from .report_stats import PARTLY, SHIFTED, Quantity, data_end, judged, quantities
 from .result import Fit
 
 LEAST_DRAWS = 100
@@ -36,10 +36,11 @@ class Contraction:
 
     Attributes
     ----------
-    verdicts : unknown -> "identified", "weak" or "prior-driven", by the ratio of posterior to prior sd, with the limits of `identifiability`. Arrays
-        have one unknown for each entry.
+    verdicts : unknown -> "informed by the data", "partly informed" or "prior-driven", as the report of the fit says it: narrower than its own
+        prior, or not. That does not make it identified: see `identifiability`. Arrays have one unknown for each entry.
     times : of paths, `(T,)`, up to the last datum.
-    ratio : unknown -> posterior over prior sd at each time, on the logarithms of what is positive; `(T,)`, or `(1,)` for numbers.
+    ratio : unknown -> posterior over prior sd at each time, on the logarithms of what is positive; `(T,)`, NaN at times that the prior holds
+        fixed, or `(1,)` for numbers.
     shift : unknown -> distance of the posterior mean from the prior mean in prior sds, the same.
     correlations : `(n, n)`, posterior correlations of the unknowns' means over time.
     power : one row per unknown: power-scaling sensitivity to the prior's and the likelihood's weight; empty where there are too few draws.
@@ -54,8 +55,8 @@ class Contraction:
 
     @property
     def contraction(self) -> dict[str, np.ndarray]:
-        """Unknown -> 1 minus posterior over prior variance at each time: 0 where the data say nothing, 1 where all."""
-        return {name: 1.0 - ratio**2 for name, ratio in self.ratio.items()}
+        """Unknown -> 1 minus posterior over prior sd at each time, as in the report: 0 where the data say nothing, 1 where all."""
+        return {name: 1.0 - ratio for name, ratio in self.ratio.items()}
 
     @property
     def tied(self) -> list[tuple[str, str, float]]:
@@ -72,11 +73,11 @@ class Contraction:
             gone = self.contraction[name]
             row: dict[str, Any] = {
                 "verdict": verdict,
-                "contraction": float(gone.mean()),
-                "least": float(gone.min()),
-                "most": float(gone.max()),
+                "contraction": float(np.nanmean(gone)),
+                "least": float(np.nanmin(gone)),
+                "most": float(np.nanmax(gone)),
             }
-            row["shift"] = float(self.shift[name].mean())
+            row["shift"] = float(np.nanmean(self.shift[name]))
             rows[name] = row | (dict(self.power.loc[name]) if name in self.power.index else {})
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("unknown")
 
@@ -88,14 +89,15 @@ class Contraction:
         for name, verdict in self.verdicts.items():
             ratio = self.ratio[name]
             said = f"{name}: {verdict}"
-            if len({words.grade(r) for r in ratio}) > 1:
-                said += f" as a whole; {words.along(self.times, ratio)}"
-            said += f"; the posterior's sd is {words.number(float(np.median(ratio)))} of the prior's"
-            moved = float(self.shift[name].mean())
-            if verdict == "prior-driven" and moved >= 1.0:
+            grades = [judged(1.0 - float(r), 0.0) if np.isfinite(r) else "" for r in ratio]
+            if len(set(grades) - {""}) > 1:
+                said += f" as a whole; {words.along(self.times, grades)}"
+            said += f"; the posterior's sd is {words.number(float(np.nanmedian(ratio)))} of the prior's"
+            moved = float(np.nanmean(self.shift[name]))
+            if float(np.nanmean(ratio)) > 1.0 - PARTLY and moved >= SHIFTED:
                 said += f", though its mean moved by {words.number(moved)} prior sds"
             others = [(b if a == name else a, value) for a, b, value in tied if name in (a, b)]
-            if others and verdict != "identified":
+            if others:
                 said += "; tied to " + words.listing([f"{other} (correlation {value:.2f})" for other, value in others[:3]])
             if name in self.power.index:
                 prior, likelihood = (float(self.power.loc[name, k]) for k in ("prior", "likelihood"))
@@ -158,13 +160,13 @@ def contraction(fit: Fit) -> Contraction:
             some = spread > 1e-9 * (np.abs(before.mean(axis=0)) + 1e-300)
             if not some.any():
                 continue  # held fixed
-            after, before, spread = after[:, some], before[:, some], spread[some]
             if np.ptp(before, axis=1).max() <= 1e-12 * np.abs(before).max():  # a constant, told once
-                after, before, spread = after[:, :1], before[:, :1], spread[:1]
+                after, before, spread, some = after[:, :1], before[:, :1], spread[:1], some[:1]
+            spread = np.where(some, spread, np.nan)  # in place, so that times stay those of the values
             ratios[name] = after.std(axis=0, ddof=1) / spread
             shifts[name] = np.abs(after.mean(axis=0) - before.mean(axis=0)) / spread
-            verdicts[name] = words.overall(ratios[name])
-            means[name] = after.mean(axis=1)
+            verdicts[name] = judged(1.0 - float(np.nanmean(ratios[name])), float(np.nanmean(shifts[name])))
+            means[name] = after[:, some].mean(axis=1)
     together = np.stack(list(means.values())) if means else np.zeros((0, 1))
     matrix = pd.DataFrame(
         np.atleast_2d(np.corrcoef(together)) if len(together) else together, index=list(means), columns=list(means)

@@ -41,7 +41,7 @@ def _widths(found: Identifiability) -> Figures:
             continue
         limits: list[Layer] = [Line(ends, (y, y), "prior90") for y in (IDENTIFIED, PRIOR_DRIVEN)]
         layers = [*limits, *(Line(times, line, "median") for line in _lines(verdict.ratio, times))]
-        words = f"posterior over prior sd of {name} over time; below {IDENTIFIED} it is identified, above {PRIOR_DRIVEN} the prior decides"
+        words = f"posterior over prior sd of {name} over time; what is identified is below {IDENTIFIED}, above {PRIOR_DRIVEN} the prior decides"
         drawn.append(
             (
                 f"{name}: posterior sd / prior sd",
@@ -94,10 +94,11 @@ def page(found: Identifiability) -> str:
         "unknowns": len(found.singular_values),
         "directions in which the data hold more than the prior": found.informed,
         "effective number of directions": found.effective,
-        "points": found.draws,
-        "points without equilibrium": found.failed_solves,
     }
-    key = [("median", "posterior sd / prior sd"), ("prior90", f"{IDENTIFIED}: identified; {PRIOR_DRIVEN}: prior-driven")]
+    key = [
+        ("median", "posterior sd / prior sd"),
+        ("prior90", f"{IDENTIFIED}: identified are below; {PRIOR_DRIVEN}: prior-driven above"),
+    ]
     over_time = charts(figure(drawn, caption) for caption, drawn in _widths(found))
     told = charts(figure(drawn, caption) for caption, drawn in _directions(found))
     sections = (

@@ -50,13 +50,17 @@ class Verdict:
 
     Attributes
     ----------
-    verdict : "identified", "weak" or "prior-driven".
+    verdict : "identified", "weak" or "prior-driven"; "unknown" where it does not move at the point.
     cause : of what is not identified: "invariant" (a change that the game declares moves it), "null" (a change without any trace moves it),
         "confounded" (with others known it would be narrow), "little seen" (what is observed hardly moves with it); "" where it is identified.
     partners : the others that move with it.
     ratio : posterior over prior sd, by linearisation, of the unknown's shape.
-    alone : the same if all other unknowns were known.
-    curved : factor, by which the ratio differs between points of the linearised posterior, of the unknown's shape: 1 where linear.
+    sway : by how many posterior sds it moves, at most, when prior means move by one prior sd, of the unknown's shape; never below the ratio but for
+        priors that are far from normal, and 1 where it is as wide as another unknown's prior leaves it.
+    alone : the ratio if all other unknowns were known.
+    curved : factor, by which the ratio differs between points of the linearised posterior, of the unknown's shape: 1 where linear, NaN where not
+        checked.
+    counted : what the verdict counts, of the unknown's shape: all up to the last datum but entries that do not enter.
     reason : the sentence.
     """
 
@@ -64,8 +68,10 @@ class Verdict:
     cause: str
     partners: tuple[str, ...]
     ratio: np.ndarray
+    sway: np.ndarray
     alone: np.ndarray
     curved: np.ndarray
+    counted: np.ndarray
     reason: str
 
 
@@ -76,15 +82,13 @@ class Identifiability:
     Attributes
     ----------
     at : the point, in words.
-    draws, failed_solves : points that were asked for, and those of them without equilibria.
     singular_values : `(size,)`, falling: of the sensitivities of what is observed, in sds of the observation, by unknowns in prior sds. Their squares
-        are the eigenvalues of the expected Fisher information scaled by the prior's covariance. Averaged over draws: those that give the mean of the
-        posterior covariances.
+        are the eigenvalues of the expected Fisher information scaled by the prior's covariance.
     directions : the least informed first.
     verdicts : unknown -> verdict. Unknowns are the game's parameters, the observation model's own, and "mu0", the initial shares.
     times : the grid's, `(T,)`.
     sd : unknown -> linearised posterior sd on its own scale, of its shape; of `values`.
-    values : unknown -> value at the point (at the first point with equilibria, where there are several).
+    values : unknown -> value at the point.
     coordinates : names of the unconstrained coordinates, `(size,)`.
     prior_covariance, covariance : of these, `(size, size)`, before and after the data.
     warnings : sentences that a reader must know.
@@ -92,8 +96,6 @@ class Identifiability:
     """
 
     at: str
-    draws: int
-    failed_solves: int
     singular_values: np.ndarray
     directions: tuple[Direction, ...]
     verdicts: dict[str, Verdict]
@@ -144,21 +146,24 @@ class Identifiability:
         """One row per unknown.
 
         Columns: `verdict`, `cause`, `partners`; `ratio`, the median over times and entries of posterior over prior sd, with `least` and `most`;
-        `alone`, the median if all other unknowns were known; `contraction`, 1 minus the mean ratio of variances; and `curved`, the largest factor by
-        which the ratio differs within the linearised posterior.
+        `sway`, the median of what other priors would move in posterior sds; `alone`, the ratio if all other unknowns were known; `contraction`,
+        1 minus the mean ratio, as the report of a fit has it; and `curved`, the largest factor by which the ratio differs within the linearised
+        posterior. All but the last of what the verdict counts.
         """
         rows = {}
         for name, v in self.verdicts.items():
+            ratio = _finite(v.ratio[v.counted])
             rows[name] = {
                 "verdict": v.verdict,
                 "cause": v.cause,
                 "partners": ", ".join(v.partners),
-                "ratio": float(np.nanmedian(v.ratio)),
-                "least": float(np.nanmin(v.ratio)),
-                "most": float(np.nanmax(v.ratio)),
-                "alone": float(np.nanmedian(v.alone)),
-                "contraction": float(1.0 - np.nanmean(v.ratio**2)),
-                "curved": float(np.nanmax(v.curved)),
+                "ratio": float(np.median(ratio)),
+                "least": float(ratio.min()),
+                "most": float(ratio.max()),
+                "sway": float(np.median(_finite(v.sway[v.counted]))),
+                "alone": float(np.median(_finite(v.alone[v.counted]))),
+                "contraction": float(1.0 - ratio.mean()),
+                "curved": float(_finite(v.curved).max()),
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("unknown")
 
@@ -187,6 +192,12 @@ class Identifiability:
     def __repr__(self) -> str:
         found = ", ".join(f"{name}: {v.verdict}" for name, v in self.verdicts.items())
         return f"Identifiability({self.informed} of {len(self.singular_values)} directions; {found})"
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """What there is; one NaN where there is nothing."""
+    some = values[~np.isnan(values)]
+    return some if some.size else np.full(1, np.nan)
 
 
 def _written(path: str | os.PathLike[str], text: str) -> Path:

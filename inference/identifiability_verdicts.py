@@ -1,45 +1,42 @@
 """Directions and verdicts, from whitened sensitivities and widths."""
 
-import jax.numpy as jnp
+import dataclasses
+
 import numpy as np
 
 from bayes_mfg.models import ForwardModel
 
 from . import identifiability_words as words
 from .identifiability_result import Direction, Verdict
-from .linearised import Point, Rows, Widths, declared
+from .linearised import Point, Rows, declared, logarithmic
 
 ZERO = 1e-9
-"""Singular value relative to the largest up to which a direction leaves no trace; single precision: `ZERO_IN_SINGLE`."""
-
-ZERO_IN_SINGLE = 1e-4
+"""Singular value relative to the largest up to which a direction leaves no trace, in double precision."""
 
 SLIGHT = 0.1
 """Singular value up to which a declared invariance that a time scheme has only to its own error is taken for one."""
+
+ROUND = 1.1
+"""Factor between prior sds by slopes and by draws from which a prior counts as far from normal; draws leave 2 %."""
 
 CURVED = 1.1
 """Factor between widths within the linearised posterior from which the linearisation is not to be trusted."""
 
 
 def directions(
-    model: ForwardModel, point: Point, score: np.ndarray, scale: np.ndarray, parts: dict[str, np.ndarray]
+    model: ForwardModel, point: Point, scale: np.ndarray, parts: dict[str, np.ndarray]
 ) -> list[tuple[Direction, np.ndarray]]:
     """All directions, the least informed first, each with its whitened coordinates; those that the game declares apart from the others."""
+    score = point.score
     largest = float(np.linalg.norm(score, 2))
-    zero = (ZERO if jnp.zeros(()).dtype == jnp.float64 else ZERO_IN_SINGLE) * largest
+    zero = ZERO * largest
     known, names = np.zeros((len(score), 0)), []
-    for invariance, basis in declared(model, point.unknowns, point.found):
-        white = np.linalg.solve(scale, basis)
-        new = white - known @ (known.T @ white)
-        left, strength, _ = np.linalg.svd(new, full_matrices=False)
-        left = left[:, strength > 1e-6 * np.linalg.norm(white, 2)]
-        for vector in left.T:
-            strength_of = float(np.linalg.norm(point.score @ vector))
-            if strength_of <= (1e-6 * largest if invariance.exact else max(1e-6 * largest, SLIGHT)):
-                known = np.concatenate([known, vector[:, None]], axis=1)
-                names.append(
-                    f"{invariance.name[0].upper()}{invariance.name[1:]}: nothing that is observed changes, as the game declares."
-                )
+    for some in declared(model, point.unknowns, point.found):
+        most = max(1e-6 * largest, 0.0 if all(i.exact for i in some.group) else SLIGHT)
+        for vector in without_trace(score, np.linalg.solve(scale, some.basis), known, most).T:
+            known = np.concatenate([known, vector[:, None]], axis=1)
+            told = words.listing([i.name for i in (some.used(scale @ vector) if len(some.group) > 1 else some.group)])
+            names.append(f"{told[0].upper()}{told[1:]}: nothing that is observed changes, as the game declares.")
     complement = np.linalg.svd(known, full_matrices=True)[0][:, known.shape[1] :]
     _, values, turn = np.linalg.svd(score @ complement, full_matrices=True)
     values = np.concatenate([values, np.zeros(len(turn) - len(values))])
@@ -55,6 +52,16 @@ def directions(
         kind = "informed" if values[k] > 1.0 else "weak"
         found.append(_direction(model, point, kind, vectors[:, k], float(values[k]), scale, parts))
     return found
+
+
+def without_trace(score: np.ndarray, reached: np.ndarray, known: np.ndarray, most: float) -> np.ndarray:
+    """Orthonormal basis of what a space `reached` has beyond `known` that moves what is observed by at most so much."""
+    new = reached - known @ (known.T @ reached)
+    left, strength, _ = np.linalg.svd(new, full_matrices=False)
+    left = left[:, strength > 1e-6 * np.linalg.norm(reached, 2)]
+    _, values, turn = np.linalg.svd(score @ left, full_matrices=True)
+    values = np.concatenate([values, np.zeros(len(turn) - len(values))])
+    return left @ turn[values <= most].T
 
 
 def _apart(basis: np.ndarray, parts: dict[str, np.ndarray]) -> np.ndarray:
@@ -99,7 +106,8 @@ def _direction(
         moves, vector = {name: -moved for name, moved in moves.items()}, -vector
     if sentence is None:
         values = {name: unknown.values for name, unknown in point.unknowns.items()}
-        text = words.change(moves, values, shares, profiles, np.asarray(model.grid.times))
+        axes = {name: unknown.axis for name, unknown in point.unknowns.items()}
+        text = words.change(moves, values, shares, profiles, axes, np.asarray(model.grid.times))
         sentence = f"{text[0].upper()}{text[1:]}: {words.outcome(kind, 1.0 / np.sqrt(1.0 + value**2))}."
     drawn = {name: profile for name, profile in profiles.items() if profile is not None}
     return Direction(value, kind, size, sentence, shares, moves, drawn), vector
@@ -107,77 +115,162 @@ def _direction(
 
 def verdicts(
     model: ForwardModel,
-    unknowns: dict[str, Rows],
-    average: dict[str, Widths],
+    point: Point,
     curved: dict[str, np.ndarray],
     found: list[tuple[Direction, np.ndarray]],
     scale: np.ndarray,
     parts: dict[str, np.ndarray],
+    spread: dict[str, np.ndarray],
 ) -> dict[str, Verdict]:
-    """One verdict for every unknown."""
+    """One verdict for every unknown; `spread` are prior sds from draws."""
     empty = [(direction, vector) for direction, vector in found if direction.kind in ("invariant", "null")]
+    early = np.asarray(model.grid.times) <= last_datum(model) + 1e-9
     out = {}
-    for name, width in average.items():
-        unknown = unknowns[name]
+    for name, width in point.widths.items():
+        unknown = point.unknowns[name]
         shape, slopes = unknown.values.shape, unknown.slopes @ scale
         prior = np.where(np.isfinite(width.posterior), np.sum(slopes**2, axis=1), np.nan)
-        ratio = np.sqrt(width.posterior).reshape(shape)
-        verdict = words.overall(ratio)
-        cause, partners = "", []
-        if verdict != "identified":
-            open_ = np.sqrt(width.posterior) > words.IDENTIFIED
+        wider = np.maximum(_local_over_drawn(model, name, unknown, prior, spread), 1.0)
+        wider = np.where(wider > ROUND, wider, 1.0).ravel()
+        ratio, alone = (np.minimum(np.sqrt(w) * wider, 1.0) for w in (width.posterior, width.alone))
+        traceless = [(d, (slopes @ vector) ** 2 / prior) for d, vector in empty]
+        idle = sum((x for d, x in traceless if d.kind == "invariant"), np.zeros(len(prior))) > 1.0 - 1e-6
+        seen = np.ones(shape, bool)
+        if unknown.axis is not None:
+            seen &= early.reshape([-1 if k == unknown.axis else 1 for k in range(seen.ndim)])
+        later, seen = ~seen.ravel(), seen.ravel()
+        counted = seen & ~idle if (seen & ~idle).any() else seen
+        verdict = words.overall(ratio[counted], width.sway[counted])
+        cause, partners, floor = "", [], 0.0
+        open_ = counted & np.isfinite(ratio) & ~((ratio <= words.IDENTIFIED) & (width.sway <= words.IDENTIFIED))
+        if verdict in ("weak", "prior-driven") and open_.any():
             size = float(np.mean(width.posterior[open_]))
-            traceless = [float(np.mean(((slopes @ vector) ** 2 / prior)[open_])) for _, vector in empty]
+            lost = [(d, float(np.mean(x[open_]))) for d, x in traceless]
             apart = float(np.mean(width.alone[open_]))
-            if sum(traceless) > 0.5 * size:
-                shares = {
-                    kind: sum(x for x, (d, _) in zip(traceless, empty, strict=True) if d.kind == kind)
-                    for kind in ("invariant", "null")
-                }
+            if sum(x for _, x in lost) > 0.5 * size:
+                shares = {kind: sum(x for d, x in lost if d.kind == kind) for kind in ("invariant", "null")}
                 cause = max(shares, key=lambda kind: shares[kind])
-                strongest = empty[int(np.argmax(traceless))][0]
+                floor = float(np.sqrt(shares["invariant"]))
+                strongest = max(lost, key=lambda pair: pair[1])[0]
                 partners = [n for n in strongest.shares if n != name and strongest.shares[n] >= words.SHARE]
             elif apart <= 0.5 * size:
                 cause = "confounded"
                 left = {other: float(np.mean(given[open_])) for other, given in width.given.items()}
-                partners = [n for n in sorted(left, key=lambda n: left[n]) if left[n] <= 0.5 * (size + min(left.values()))][:3]
+                partners = [n for n in sorted(left, key=lambda n: left[n]) if left[n] <= 0.5 * size][:3]
             else:
                 cause = "little seen"
-        alone = np.sqrt(width.alone).reshape(shape)
-        reason = _reason(model, name, unknown, verdict, cause, partners, ratio, alone, empty)
-        out[name] = Verdict(verdict, cause, tuple(partners), ratio, alone, curved[name].reshape(shape), reason)
+        known = Judged(
+            name,
+            unknown,
+            verdict,
+            cause,
+            tuple(partners),
+            ratio,
+            width.sway,
+            alone,
+            counted,
+            later,
+            idle & seen & ~counted,
+            floor,
+        )
+        out[name] = Verdict(
+            verdict=verdict,
+            cause=cause,
+            partners=known.partners,
+            ratio=ratio.reshape(shape),
+            sway=width.sway.reshape(shape),
+            alone=alone.reshape(shape),
+            curved=curved[name].reshape(shape),
+            counted=counted.reshape(shape),
+            reason=reason(np.asarray(model.grid.times), known, [d for d, _ in empty]),
+        )
     return out
 
 
-def _over_time(unknown: Rows, ratio: np.ndarray) -> np.ndarray | None:
-    """Root mean square over all but time."""
+def last_datum(model: ForwardModel) -> float:
+    """Last time at which anything is observed that is not masked."""
+    mask = np.asarray(model.data.record.mask)
+    seen = mask.any(axis=tuple(k for k in range(mask.ndim) if k != 1))
+    times = np.asarray(model.population.times, float)
+    return float(times[seen][-1]) if seen.any() else float(times[-1])
+
+
+def _local_over_drawn(
+    model: ForwardModel, name: str, unknown: Rows, prior: np.ndarray, spread: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Prior sd by the slopes at the point over that of draws, entry by entry; 1 where either is not known."""
+    drawn = spread.get(name)
+    if drawn is None:
+        return np.ones(len(prior))
+    local = np.sqrt(prior) / (np.abs(unknown.values.ravel()) if logarithmic(model, name, unknown.values) else 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = local / drawn.ravel()
+    return np.where(np.isfinite(found) & (found > 0), found, 1.0)
+
+
+def uneven(model: ForwardModel, unknowns: dict[str, Rows], scale: np.ndarray, spread: dict[str, np.ndarray]) -> list[str]:
+    """Warnings of priors whose sd at the point is not that of their draws."""
+    told = []
+    for name, unknown in unknowns.items():
+        factor = _local_over_drawn(model, name, unknown, np.sum((unknown.slopes @ scale) ** 2, axis=1), spread)
+        worst = float(np.exp(np.median(np.log(factor))))
+        if max(worst, 1.0 / worst) > ROUND:
+            told.append(
+                f"The prior of {name} is far from normal in its coordinates: linearised here its sd is {words.number(worst)} of that of "
+                f"its draws, so that the widths of {name} are rough{', and taken as larger by this factor' if worst > 1 else ''}."
+            )
+    return told
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judged:
+    """What a sentence about an unknown is made of; arrays flat."""
+
+    name: str
+    unknown: Rows
+    verdict: str
+    cause: str
+    partners: tuple[str, ...]
+    ratio: np.ndarray
+    sway: np.ndarray
+    alone: np.ndarray
+    counted: np.ndarray
+    later: np.ndarray
+    idle: np.ndarray
+    floor: float
+
+
+def _over_time(unknown: Rows, values: np.ndarray, counted: np.ndarray) -> np.ndarray | None:
+    """Root mean square over all that is counted but time; NaN at times of which nothing is."""
     if unknown.axis is None:
         return None
-    others = tuple(k for k in range(ratio.ndim) if k != unknown.axis)
-    return np.sqrt(np.mean(ratio**2, axis=others))
+    shape = unknown.values.shape
+    others = tuple(k for k in range(len(shape)) if k != unknown.axis)
+    some = counted & np.isfinite(values)
+    total = np.where(some, values, 0.0).reshape(shape) ** 2
+    number = some.reshape(shape).sum(axis=others)
+    return np.sqrt(np.where(number > 0, total.sum(axis=others) / np.maximum(number, 1), np.nan))
 
 
-def _reason(
-    model: ForwardModel,
-    name: str,
-    unknown: Rows,
-    verdict: str,
-    cause: str,
-    partners: list[str],
-    ratio: np.ndarray,
-    alone: np.ndarray,
-    empty: list[tuple[Direction, np.ndarray]],
-) -> str:
+def reason(times: np.ndarray, told: Judged, empty: list[Direction]) -> str:
+    """The sentence."""
+    name, cause, partners = told.name, told.cause, list(told.partners)
+    said = f"{name}: {told.verdict}"
+    if told.verdict == "unknown":
+        return f"{said}, because it does not move with its coordinates at this point; give another one by at=..."
+    ratio = told.ratio[told.counted]
     low, middle, high = (words.number(float(f(ratio))) for f in (np.nanmin, np.nanmedian, np.nanmax))
-    said = f"{name}: {verdict}"
-    line = _over_time(unknown, ratio)
-    mixed = line is not None and len({words.grade(r) for r in line if np.isfinite(r)}) > 1
-    if line is not None and mixed:
-        said += f" as a whole; {words.along(np.asarray(model.grid.times), line)}"
+    line, sway = (_over_time(told.unknown, x, told.counted) for x in (told.ratio, told.sway))
+    mixed = False
+    if line is not None and sway is not None:
+        grades = [words.grade(r, s) if np.isfinite(r) else "" for r, s in zip(line, sway, strict=True)]
+        mixed = len(set(grades) - {""}) > 1
+        said += f" as a whole; {words.along(times, grades)}" if mixed else ""
     said += f"; the posterior's sd is {middle} of the prior's" + (f" ({low} to {high})" if low != high else "")
     if cause == "invariant":
-        names = {d.sentence.split(": nothing")[0] for d, _ in empty if d.kind == "invariant" and d.shares[name] >= words.SHARE}
-        said += f", and no data can lower it: {'; '.join(sorted(n[0].lower() + n[1:] for n in names))}"
+        names = {d.sentence.split(": nothing")[0] for d in empty if d.kind == "invariant" and d.shares[name] >= words.SHARE}
+        what = "; ".join(sorted(n[0].lower() + n[1:] for n in names))
+        said += f", and no data of any kind can lower it below {words.number(told.floor)}: {what}"
     elif cause == "null":
         said += (
             f", because {words.listing([name, *partners])} can move together without a trace in what is observed"
@@ -185,10 +278,20 @@ def _reason(
             else ", because nothing that is observed moves with it"
         )
     elif cause == "confounded":
-        known = words.number(float(np.nanmedian(alone)))
-        said += f", because it is confounded with {words.listing(partners)}; were all others known it would be {known}"
+        known = words.number(float(np.nanmedian(told.alone[told.counted])))
+        whom = words.listing(partners) if partners else "combinations of the others"
+        said += f", because it is confounded with {whom}; were all others known it would be {known}"
     elif cause == "little seen":
         said += f", because what is observed hardly moves with it{' there' if mixed else ''}"
+    if told.verdict == "weak" and not mixed and float(np.nanmedian(ratio)) <= words.IDENTIFIED:
+        said += "; what is left of it hangs on priors"
+    if told.idle.any():
+        said += f"; {int(told.idle.sum())} of {told.ratio.size} entries do not enter and are not counted"
+    if told.later.any():
+        after = told.ratio[told.later]
+        if np.isfinite(after).any():
+            least, most = words.number(float(np.nanmin(after))), words.number(float(np.nanmax(after)))
+            said += f"; after the last datum, which is not counted, it is {least}" + (f" to {most}" if least != most else "")
     return said + "."
 
 

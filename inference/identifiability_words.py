@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 IDENTIFIED, PRIOR_DRIVEN = 0.3, 0.8
-"""Posterior over prior sd up to which an unknown is identified, and above which the prior decides.
+"""Limits of an unknown that is identified, and above which the prior decides.
 
-In a linear model a prior whose mean is one of its sds off moves the estimate by the ratio `r`, in posterior sds. Own derivation: the posterior mean
-is `1 - r^2` times what the data say plus `r^2` times the prior mean, and the posterior sd is `r` prior sds. Up to 0.3 that raises the root mean
-square error by less than 5 %, `sqrt(1 + 0.3^2)`. Above 0.8 the data hold less than 0.6 of the prior's information, `1 / r^2 - 1`: the prior outweighs
-them, and the report of a fit, too, speaks of "prior-driven".
+In a linear model a prior mean that is one prior sd off - of this unknown or of others, see `linearised._sway` - moves the estimate by at most the
+sway, in posterior sds. Up to 0.3 that raises the root mean square error by less than 5 %, `sqrt(1 + 0.3^2)`: an unknown is identified where both
+its sway and its ratio of posterior to prior sd are at most that. Above a ratio of 0.8 the data hold less than 0.6 of the prior's information, `1 /
+r^2 - 1`: the prior outweighs them, and the report of a fit, too, speaks of "prior-driven" there. Own derivation.
 """
 
 MOSTLY = 0.9
@@ -31,14 +31,18 @@ def listing(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
-def grade(ratio: float) -> str:
-    """Verdict on one ratio of sds."""
-    return "identified" if ratio <= IDENTIFIED else "prior-driven" if ratio > PRIOR_DRIVEN else "weak"
+def grade(ratio: float, sway: float) -> str:
+    """Verdict on one ratio of sds, and on what other priors would move; neither is ever taken for granted."""
+    if not np.isfinite(ratio) or not np.isfinite(sway):
+        return "unknown"
+    return "identified" if max(ratio, sway) <= IDENTIFIED else "prior-driven" if ratio > PRIOR_DRIVEN else "weak"
 
 
-def overall(ratios: np.ndarray) -> str:
-    """Verdict on the ratios of all times and entries of one unknown."""
-    grades = [grade(r) for r in ratios[np.isfinite(ratios)]]
+def overall(ratios: np.ndarray, sways: np.ndarray) -> str:
+    """Verdict on the ratios of all times and entries of one unknown; those that are not known are not identified."""
+    grades = [grade(r, s) for r, s in zip(ratios, sways, strict=True)]
+    if grades.count("unknown") == len(grades):
+        return "unknown"
     for verdict in ("identified", "prior-driven"):
         if grades.count(verdict) >= MOSTLY * len(grades):
             return verdict
@@ -58,9 +62,8 @@ def span(times: np.ndarray, first: int, last: int) -> str:
     return f"from t = {number(times[first])} to {number(times[last])}"
 
 
-def along(times: np.ndarray, ratios: np.ndarray) -> str:
-    """Where in time an unknown is identified, weak or prior-driven, from its ratios `(T,)`."""
-    grades = [grade(r) if np.isfinite(r) else "" for r in ratios]
+def along(times: np.ndarray, grades: Sequence[str]) -> str:
+    """Where in time an unknown is what, from its grades at each time, empty where there is none."""
     edges = [k for k in range(len(grades)) if k == 0 or grades[k] != grades[k - 1]] + [len(grades)]
     runs = [(grades[a], a, b - 1) for a, b in itertools.pairwise(edges) if grades[a]]
     if len(runs) > 5:
@@ -80,6 +83,7 @@ def change(
     values: Mapping[str, np.ndarray],
     shares: Mapping[str, float],
     profiles: Mapping[str, np.ndarray | None],
+    axes: Mapping[str, int | None],
     times: np.ndarray,
 ) -> str:
     """One direction in words.
@@ -89,6 +93,7 @@ def change(
     moves, values : of every unknown, what one prior sd along the direction adds, and the value, of one shape.
     shares : squared part of the direction that is the unknown's.
     profiles : sizes of the change in prior sds at each time, None where the unknown has none.
+    axes : number of the axis of time in the values, None where the unknown has none.
     times : the grid's.
     """
     named = sorted((n for n in shares if shares[n] >= SHARE), key=lambda n: -shares[n])
@@ -100,7 +105,7 @@ def change(
         where = span(times, first, last)
     if len(named) == 1:
         name = named[0]
-        turns = _turns(moves[name]) if profiles[name] is not None else 0
+        turns = _turns(moves[name], axis) if (axis := axes[name]) is not None else 0
         if turns:
             return f"{name} {'up and then down' if turns == 1 else f'up and down, turning {turns} times'}, most of it {where}"
         mixed = moves[name].size > 1 and profiles[name] is None and not _sign(moves[name])
@@ -131,9 +136,10 @@ def _sign(moved: np.ndarray) -> float:
     return float(np.sign(total)) if abs(total) > 0.5 * size else 0.0
 
 
-def _turns(moved: np.ndarray) -> int:
-    """Changes of sign along time, of lobes that count; of the first trajectory and entry."""
-    line = moved if moved.ndim == 1 else moved.reshape(-1, moved.shape[-1])[0]
+def _turns(moved: np.ndarray, axis: int) -> int:
+    """Changes of sign along time, of lobes that count; of the trajectory and entry that moves most."""
+    lines = np.moveaxis(moved, axis, -1).reshape(-1, moved.shape[axis])
+    line = lines[int(np.argmax(np.sum(lines**2, axis=1)))]
     signs = np.sign(line[np.abs(line) > 0.1 * np.abs(line).max(initial=0.0)])
     return int(np.sum(signs[1:] != signs[:-1]))
 

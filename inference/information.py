@@ -49,9 +49,14 @@ def information(distribution: Any) -> np.ndarray:
 
 
 def root(matrices: np.ndarray) -> np.ndarray:
-    """Symmetric square roots of positive semi-definite matrices `(..., m, m)`."""
-    values, vectors = np.linalg.eigh(matrices)
-    return (vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+    """Roots `W` with `W' W = M` of positive semi-definite matrices `(..., m, m)`.
+
+    Rows and columns are brought to one size first: of a sharp Dirichlet the entries differ by many orders, and small ones would be lost to rounding.
+    """
+    size = np.sqrt(np.maximum(np.diagonal(matrices, axis1=-2, axis2=-1), 0.0))
+    safe = np.where(size > 0, size, 1.0)
+    values, vectors = np.linalg.eigh(matrices / (safe[..., :, None] * safe[..., None, :]))
+    return (np.sqrt(np.maximum(values, 0.0))[..., :, None] * np.swapaxes(vectors, -1, -2)) * size[..., None, :]
 
 
 def _diagonal(values: np.ndarray) -> np.ndarray:

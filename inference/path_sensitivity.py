@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from bayes_mfg.equilibrium import Code, solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import Calibration
+from bayes_mfg.models import Calibration, Data
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
@@ -60,7 +60,7 @@ def sensitivity(model: Calibration, at: Any = None) -> Sensitivity:
     Parameters
     ----------
     model : the model; paths that depend on the population are taken as given functions of time.
-    at : the point, as in `identifiability`, but "prior".
+    at : the point, as in `identifiability`.
 
     Returns
     -------
@@ -73,10 +73,9 @@ def sensitivity(model: Calibration, at: Any = None) -> Sensitivity:
     """
     if not isinstance(model, Calibration) or model.branches is not None:
         raise InputError("sensitivity: a bayes_mfg.models.Calibration without branches is needed.")
-    if isinstance(at, str):
-        raise InputError(f"sensitivity: at is {at!r}; a fit, a dict of values or an array of coordinates is needed.")
-    (point,), name, _ = located(model, at)
-    mu, code, paths, moved = compiled(model, "path_sensitivities", lambda: jax.jit(_made(model)))(jnp.asarray(point))
+    point, name, _ = located(model, at, "sensitivity")
+    function = compiled(model, "path_sensitivities", lambda: jax.jit(_made(model)))
+    mu, code, paths, moved = function(jnp.asarray(point), model.data)
     if not np.all(np.asarray(code) == Code.CONVERGED):
         raise FitError(f"No equilibrium was found at {name}; sensitivity needs one: give another point by at=...")
     derivatives = {}
@@ -93,9 +92,9 @@ def _made(model: Calibration) -> Any:
     space = coordinates(model)
     axes = {name: 0 if model.varies_by_trajectory(name) else None for name in model.bound}
 
-    def all_of_it(flat: Array) -> tuple[Array, Array, dict[str, Array], dict[str, Array]]:
-        latents = space.latents(space.constrain(flat), model.data)
-        paths = model.trajectories(latents, model.data).parameters
+    def all_of_it(flat: Array, data: Data) -> tuple[Array, Array, dict[str, Array], dict[str, Array]]:
+        latents = space.latents(space.constrain(flat), data)
+        paths = model.trajectories(latents, data).parameters
 
         def one(mu0: Array, params: dict[str, Array]) -> tuple[Array, Array]:
             eq = solve(model.game, params, mu0, model.grid, scheme=model.scheme, method=model.method, control=model.control)

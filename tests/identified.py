@@ -80,6 +80,16 @@ def lq_product():
     return lq({"gamma": about(1.5), "control_weight": about(1.0)})
 
 
+def lq_uneven():
+    return lq({"gamma": about(1.5, 3.0), "control_weight": about(1.0, 0.8)})
+
+
+def lq_combined():
+    """gamma is known: all costs up and the weight of the control as much down is what is left of two declared changes."""
+    costs = {name: prior for name, prior in COSTS.items() if name != "gamma"}
+    return lq({"gamma": 1.5, "control_weight": about(1.0), "destination_congestion": 0.5, **costs})
+
+
 def lq_crowding():
     return lq({"gamma": 1.5, "congestion": about(0.1), "terminal_slope": about(5.0)}, noise=0.1)
 
@@ -104,7 +114,12 @@ def sir_flow():
     return sir(game=ForwardDynamics(SIR()), beta=about(0.6), recovery=0.15, infection_cost=about(0.1))
 
 
-def sir_early():
+def sir_outset():
+    """As `sir_early`, of another epidemic."""
+    return sir_early(0.6, 0.15)
+
+
+def sir_early(beta=0.5, recovery=0.2):
     """A few infected among very many: until the epidemic bends, only beta - recovery is seen in their number."""
     starts = np.array([[0.9999, 0.0001, 0.0]])
     times = np.linspace(0.0, 8.0, 9)
@@ -115,7 +130,7 @@ def sir_early():
     counts[:, 2] = size - counts[:, 0] - counts[:, 1]
     counts[:, 0] += np.minimum(counts[:, 2], 0)
     data = Population(times, counts=np.maximum(counts, 0), totals=np.maximum(counts, 0).sum(axis=1), states=["S", "I", "R"])
-    paths = {"beta": about(0.5, 0.5), "recovery": about(0.2, 0.5)}
+    paths = {"beta": about(beta, 0.5), "recovery": about(recovery, 0.5)}
     return Calibration(ForwardDynamics(SIR()), data, paths, Binomial(states=["I"]), initial=starts, substeps=2)
 
 

@@ -26,11 +26,42 @@ def test_contraction_is_that_of_the_closed_form():
     sds = np.sqrt(np.diag(covariance))
     for name, sd in zip(("a", "b"), sds, strict=True):
         assert float(found.ratio[name][0]) == pytest.approx(sd, rel=0.2)
-        assert float(found.contraction[name][0]) == pytest.approx(1 - found.ratio[name][0] ** 2)
+        assert float(found.contraction[name][0]) == pytest.approx(1 - found.ratio[name][0])
     expected = covariance[0, 1] / np.prod(sds)
     assert float(found.correlations.loc["a", "b"]) == pytest.approx(expected, abs=0.12)
-    assert list(found.table()["verdict"]) == ["weak", "weak"]
-    assert [sentence.split(";")[0] for sentence in found.sentences] == ["a: weak", "b: weak"]
+    from bayes_mfg.inference.report_stats import data_end, learning, quantities
+
+    tree = fitted().tree
+    report = {row.label: row for q in quantities(tree) for row in learning(q, data_end(tree))}
+    for name in ("a", "b"):  # one definition, one verdict
+        assert found.verdicts[name] == report[name].verdict
+        assert found.table().loc[name, "contraction"] == pytest.approx(report[name].contraction, rel=1e-9)
+    assert [sentence.split(";")[0] for sentence in found.sentences] == [f"{n}: {found.verdicts[n]}" for n in ("a", "b")]
+
+
+def test_a_time_at_which_the_prior_knows_keeps_its_place(monkeypatch):
+    """A path that starts at a known value: the first ratio is none, and the others stay at their times."""
+    import dataclasses
+    import importlib
+
+    module = importlib.import_module("bayes_mfg.inference.contraction")
+    rng = np.random.default_rng(0)
+
+    def held(tree):
+        some = module_quantities(tree)[0]
+        times = np.arange(3.0)
+        prior, after = (sd * rng.standard_normal((500, 1, 3)) * np.array([0.0, 1.0, 1.0]) + 1.0 for sd in (1.0, 0.1))
+        return [dataclasses.replace(some, times=times, panels=[""], posterior=after, prior=prior, log=False)]
+
+    module_quantities = module.quantities
+    monkeypatch.setattr(module, "quantities", held)
+    monkeypatch.setattr(module, "data_end", lambda tree: 2.0)
+    monkeypatch.setattr(module, "LEAST_DRAWS", 10**9)
+    found = module.contraction(fitted())
+    (name,) = found.ratio
+    assert found.times.tolist() == [0.0, 1.0, 2.0] and np.isnan(found.ratio[name][0])
+    np.testing.assert_allclose(found.ratio[name][1:], 0.1, rtol=0.2)
+    assert found.verdicts[name] == "informed by the data"
 
 
 def test_power_scaling_is_large_where_the_prior_counts():
@@ -45,7 +76,7 @@ def test_power_scaling_is_large_where_the_prior_counts():
         )
     )
     assert (strong.power["prior"] < 0.5 * found.power["prior"]).all()
-    assert list(strong.verdicts.values()) == ["identified", "identified"]
+    assert list(strong.verdicts.values()) == ["informed by the data"] * 2
     assert all("weight of the prior" not in sentence for sentence in strong.sentences)
 
 

@@ -108,11 +108,10 @@ def test_large_concentrations_are_the_binomial():
     assert found == pytest.approx(n / (p * (1 - p)), rel=1e-4)
 
 
-def test_roots_are_symmetric_and_square_to_the_matrices():
+def test_roots_square_to_the_matrices():
     matrices = information(dist.Dirichlet(jnp.array([[2.0, 3.0, 4.0], [0.1, 1e3, 5.0]])))
     half = root(matrices)
-    np.testing.assert_allclose(half @ half, matrices, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(half, np.swapaxes(half, -1, -2), atol=1e-12)
+    np.testing.assert_allclose(np.swapaxes(half, -1, -2) @ half, matrices, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("ask", [natural, information])

@@ -122,7 +122,10 @@ class BikeShare(Game):
 
         def longer(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
             squares = jnp.sum(self._elsewhere(amount.dtype) * params["base_rate"] ** 2, axis=1, keepdims=True)
-            return self._against_rides(params, params["base_rate"] * jnp.sqrt(1.0 + amount / squares))
+            # A station without base rates has no square to change, and the others may not change without it.
+            some = squares > 0
+            factor = jnp.sqrt(1.0 + jnp.all(some) * amount / jnp.where(some, squares, 1.0))
+            return self._against_rides(params, params["base_rate"] * factor)
 
         def potential(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
             return {
@@ -229,6 +232,6 @@ def _same_length(rates: Array, moved: Array) -> Array:
     """Base rates with something added, every row scaled to the length that it had off the diagonal."""
     off = 1.0 - jnp.eye(len(rates), dtype=rates.dtype)
     new = rates + moved
-    lengths = (jnp.sqrt(jnp.sum(off * x**2, axis=1, keepdims=True)) for x in (rates, new))
-    before, after = lengths
-    return new * before / after
+    before, after = (jnp.sum(off * x**2, axis=1, keepdims=True) for x in (rates, new))
+    some = (before > 0) & (after > 0)  # a row of zeros stays one
+    return jnp.where(some, new * jnp.sqrt(jnp.where(some, before, 1.0) / jnp.where(some, after, 1.0)), rates)
