@@ -104,7 +104,8 @@ def logarithmic(model: ForwardModel, name: str, values: np.ndarray) -> bool:
     """Whether the spread of an unknown is that of its logarithm: it is positive and has no upper bound."""
     if name == "mu0" or not np.all(values > 0):
         return False
-    return name not in model.bound or not np.isfinite(model.bound[name].parameter.upper)
+    own = model.bound[name].parameter if name in model.bound else None
+    return own is None or (own.lower >= 0 and not np.isfinite(own.upper))
 
 
 def _without_population(model: ForwardModel, sites: dict[str, jax.Array], latents: dict[str, Any]) -> dict[str, jax.Array]:
@@ -335,30 +336,37 @@ def _generators(
     moments = np.unique(np.linspace(0, points - 1, min(points, most)).round().astype(int))
     copies = [count * len(moments) if i.pointwise else 1 for i in group]
     starts = np.cumsum([0, *(n * c for n, c in zip(amounts, copies, strict=True))])
-    left, right = [], []
-    for number, (r, t) in enumerate((r, t) for r in range(count) for t in moments):
-        at, slopes = dict(constants), {}
-        for name in model.bound:
-            values, moved = found.implied[f"parameter/{name}"], found.moved[f"parameter/{name}"]
-            own = model.varies_by_trajectory(name)
-            at[name] = np.asarray(values[r, t] if own else values[t])
-            slopes[name] = _columns(space, np.asarray(moved[:, r, t] if own else moved[:, t]), r if own else None)
-        every = [
-            {n: np.asarray(g).reshape(-1, k) for n, g in i.generators(at).items()} for i, k in zip(group, amounts, strict=True)
+    at: dict[str, Any] = {}
+    slopes = {}
+    places = [(r, int(t)) for r in range(count) for t in moments]
+    for name in model.bound:
+        values, moved = found.implied[f"parameter/{name}"], found.moved[f"parameter/{name}"]
+        own = model.varies_by_trajectory(name)
+        at[name] = np.stack([np.asarray(values[r, t] if own else values[t]) for r, t in places])
+        slopes[name] = [
+            _columns(space, np.asarray(moved[:, r, t] if own else moved[:, t]), r if own else None) for r, t in places
         ]
+    at |= {name: np.broadcast_to(value, (len(places), *value.shape)) for name, value in constants.items()}
+    generators = [
+        {n: np.asarray(g).reshape(len(places), -1, k) for n, g in jax.vmap(i.generators)(at).items()}
+        for i, k in zip(group, amounts, strict=True)
+    ]
+    left, right = [], []
+    for number in range(len(places)):
+        every = [{n: g[number] for n, g in some.items()} for some in generators]
         every = [
             some if all(np.isfinite(g).all() for g in some.values()) else {n: np.zeros_like(g) for n, g in some.items()}
             for some in every
         ]
         for name in dict.fromkeys(n for some in every for n in some):
             size = max(float(np.abs(some[name]).max(initial=0.0)) for some in every if name in some) or 1.0
-            entries = int(np.prod(np.shape(at[name])))
+            entries = int(np.prod(at[name].shape[1:]))
             wide = np.zeros((entries, starts[-1]))
             for k, some in enumerate(every):
                 if name in some:
                     first = starts[k] + (amounts[k] * number if group[k].pointwise else 0)
                     wide[:, first : first + amounts[k]] = some[name] / size
-            left.append(slopes.get(name, np.zeros((entries, space.size))) / size)
+            left.append((slopes[name][number] if name in slopes else np.zeros((entries, space.size))) / size)
             right.append(-wide)
     owner = np.repeat(np.arange(len(group)), np.diff(starts))
     none = np.zeros((0, 0))

@@ -13,14 +13,14 @@ import bayes_mfg as bm
 from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
-from bayes_mfg.games import LinearQuadratic, Parameter
+from bayes_mfg.games import BikeShare, LinearQuadratic, Parameter
 from bayes_mfg.inference import identifiability, sensitivity
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.information import information, natural
 from bayes_mfg.inference.linearised import blocks, prior_scale, rows, score_root
 from bayes_mfg.inference.sensitivity import sensitivities
 from bayes_mfg.models import Binomial, Calibration, Dirichlet, Seeded
-from bayes_mfg.paths import GaussianProcess, Pooled
+from bayes_mfg.paths import Constant, GaussianProcess, Pooled
 
 
 @functools.cache
@@ -143,6 +143,18 @@ def test_a_combination_of_declared_changes_is_called_invariant():
     assert "All costs times a common factor and only control_weight times gamma counts" in free[0].sentence
     relative = {n: float(free[0].change[n] / result.values[n]) for n in ("terminal_slope", "congestion", "control_weight")}
     np.testing.assert_allclose(list(relative.values()), relative["congestion"], rtol=1e-6)
+
+
+def test_entries_that_do_not_enter_are_told_and_not_counted():
+    """The diagonal of the base rates; with it, no data could ever identify them."""
+    starts = np.array([[0.2, 0.8], [0.9, 0.1]])
+    result = identifiability(
+        identified.calibration(BikeShare(2), {"base_rate": identified.about(1.0)}, starts, points=5), checked=0
+    )
+    verdict = result.verdicts["base_rate"]
+    assert verdict.verdict == "identified" and "2 of 4 entries do not enter and are not counted" in verdict.reason
+    np.testing.assert_array_equal(verdict.counted, ~np.eye(2, dtype=bool))
+    np.testing.assert_allclose(np.diag(verdict.ratio), 1.0)
 
 
 class Taxed(LinearQuadratic):
@@ -389,7 +401,7 @@ def test_a_prior_that_is_not_normal_is_measured_by_its_draws():
     """Uniform on (0, 1): the slope of its logit times the logit's sd is 0.453 at 0.5, the sd is 0.289. Nothing is seen of it."""
     from linear_model import Linear, population
 
-    model = Linear(population(), paths={"a": dist.Uniform(0.0, 1.0)}, observation=bm.models.Gaussian(scale=0.05))
+    model = Linear(population(), paths={"a": Constant(dist.Uniform(0.0, 1.0))}, observation=bm.models.Gaussian(scale=0.05))
     middle = identifiability(model, {"a": 0.5}, checked=0)
     assert "The prior of a is far from normal" in middle.warnings[-1] and "its sd is 1.5" in middle.warnings[-1]
     assert float(middle.verdicts["a"].ratio) == 1.0
