@@ -301,7 +301,7 @@ def bent(model: ForwardModel, name: str, unknown: Rows, verdict: Verdict) -> str
     line = None
     if unknown.axis is not None:
         others = tuple(k for k in range(verdict.curved.ndim) if k != unknown.axis)
-        line = verdict.curved.max(axis=others) > CURVED
+        line = (verdict.curved > CURVED).any(axis=others)
     where = ""
     if line is not None and not line.all():
         places = np.flatnonzero(line)

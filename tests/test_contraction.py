@@ -8,7 +8,7 @@ from linear_model import Linear, population, posterior
 
 import bayes_mfg as bm
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference import contraction
+from bayes_mfg.inference import contraction, identifiability
 
 
 @functools.cache
@@ -75,6 +75,10 @@ def test_power_scaling_is_large_where_the_prior_counts():
             sharp, method="nuts", num_chains=2, num_warmup=300, num_samples=1000, seed=0, starts=1, prior_samples=200
         )
     )
+    for model, seen in ((Linear(population()), found), (sharp, strong)):
+        foretold = identifiability(model, checked=0)
+        for name in ("a", "b"):  # 200 to 2,000 draws of a prior: its sd is right to 5 %
+            assert float(foretold.verdicts[name].ratio) == pytest.approx(float(seen.ratio[name][0]), rel=0.25)
     assert (strong.power["prior"] < 0.5 * found.power["prior"]).all()
     assert list(strong.verdicts.values()) == ["informed by the data"] * 2
     assert all("weight of the prior" not in sentence for sentence in strong.sentences)

@@ -272,6 +272,15 @@ def test_what_an_invariance_leaves_of_the_prior_is_what_geometry_says(name, unkn
     np.testing.assert_allclose(found(name).verdicts[unknown].ratio, left, rtol=0.03)
 
 
+@pytest.mark.parametrize(
+    ("name", "unknown"), [("lq_uneven", "gamma"), pytest.param("sir_outset", "beta", marks=pytest.mark.slow)]
+)
+def test_what_is_narrow_by_another_unknowns_prior_is_not_identified(name, unknown):
+    verdict = found(name).verdicts[unknown]
+    assert float(verdict.ratio) < 0.3 and float(verdict.sway) > 0.8
+    assert verdict.verdict == "weak" and "what is left of it hangs on priors" in verdict.reason
+
+
 @pytest.mark.slow
 def test_a_path_is_identified_late_and_its_priors_early():
     """LQ: once the population sits near its resting profile gamma leaves no trace; near the end, where the terminal cost is felt, it does."""
@@ -447,8 +456,9 @@ def test_sensitivities_on_the_grid_are_those_of_central_differences():
     assert found.derivatives["gamma"].shape == (2, 21, 3, 21)
     np.testing.assert_allclose(found.paths["gamma"], 1.55, rtol=1e-6)
     grid = TimeGrid(2.0, 21)
+    populations = jax.jit(lambda path, mu0: solve(LinearQuadratic(), {"gamma": path}, mu0, grid).mu)
     for r, k in ((0, 3), (1, 15), (0, 20)):
         up, down = (found.paths["gamma"] + sign * 1e-4 * np.eye(21)[k] for sign in (1, -1))
-        ends = [solve(LinearQuadratic(), {"gamma": path}, identified.STARTS[r], grid).mu for path in (up, down)]
+        ends = [np.asarray(populations(path, identified.STARTS[r])) for path in (up, down)]
         np.testing.assert_allclose(found.derivatives["gamma"][r, ..., k], (ends[0] - ends[1]) / 2e-4, rtol=1e-4, atol=1e-7)
     assert found.rank("gamma", 0.1) < found.rank("gamma", 0.01) < 21
