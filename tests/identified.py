@@ -76,10 +76,6 @@ def lq_costs():
     return lq(COSTS)
 
 
-def lq_product():
-    return lq({"gamma": about(1.5), "control_weight": about(1.0)})
-
-
 def lq_uneven():
     return lq({"gamma": about(1.5, 3.0), "control_weight": about(1.0, 0.8)})
 

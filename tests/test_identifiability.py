@@ -190,8 +190,6 @@ TABLE = [
     # Four costs, free scale: equal prior sds leave each at least 1/2 of its own; slope and gamma both count, so neither is driven by the prior alone.
     ("lq_costs", "gamma", "weak", "invariant", ("terminal_slope", "congestion", "terminal_congestion")),
     ("lq_costs", "terminal_slope", "weak", "invariant", ("gamma", "congestion", "terminal_congestion")),
-    # Only the product counts, two equal priors: 1 / sqrt(2) of each is left.
-    ("lq_product", "control_weight", "weak", "invariant", ("gamma",)),
     # Crowding costs at most 0.1 x 2 in a game whose ends differ by 10, and shares are seen with sds of 0.15.
     ("lq_crowding", "congestion", "prior-driven", "little seen", ()),
     # 66 shares around the truth measure their own scatter to 1 / sqrt(2 x 66) = 9 %, whatever the truth.
@@ -255,7 +253,6 @@ def test_verdicts_are_those_of_theory(name, unknown, verdict, cause, partners):
 
 
 SHARES = [
-    ("lq_product", "gamma", 1 / np.sqrt(2)),
     ("lq_uneven", "gamma", 0.8 / np.hypot(3.0, 0.8)),
     ("cyber_attack", "q_inf_D", 1 / np.sqrt(3)),
     ("bike_ends", "terminal_cost", 1 / np.sqrt(3)),
