@@ -1,4 +1,4 @@
-"""The command line: `bayes-mfg demo`, `fit`, `simulate`, `report`, `reproduce`.
+"""The command line: `bayes-mfg demo`, `fit`, `identify`, `simulate`, `report`, `reproduce`.
 
 JAX and what stands on it are imported inside functions, so that `--help` and a mistyped command answer at once, and so that
 double precision is switched on before anything is computed.
@@ -135,6 +135,11 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="go on with a run that was interrupted or killed: that of --out, or the last one of its name in runs/",
         )
+
+    identify = command("identify", _identify, "say what the data of a config can tell about its unknowns, before any fit")
+    identify.add_argument("config", metavar="CONFIG.toml")
+    identify.add_argument("--data", metavar="PATH", help="data file, instead of the config's [data] path")
+    identify.add_argument("--out", metavar="FILE.html", help="write a page with figures, too; an older page is replaced")
 
     simulate = command("simulate", _simulate, "simulate data from a config's game and true parameters into a tidy CSV file")
     simulate.add_argument("config", metavar="CONFIG.toml")
@@ -292,6 +297,34 @@ def _simulate(options: argparse.Namespace, words: str) -> None:
     print(f"data: {target}")
 
 
+def _identify(options: argparse.Namespace, words: str) -> None:
+    target = Path(options.out) if options.out else None
+    if target is not None:
+        _check_page(target)
+    _glance(options.config)
+    _set_up_jax()
+    from bayes_mfg.config.calibration import build_model, load_config
+    from bayes_mfg.inference import identifiability
+
+    config = load_config(options.config, data=options.data)
+    model = build_model(config)
+    found = identifiability(model, seed=config.seed)
+    print("\n".join(found.sentences))
+    print(f"\n{found.table().to_string(float_format=lambda x: f'{x:.3g}')}")
+    if target is not None:
+        print(f"page: {found.report(target)}")
+
+
+def _check_page(target: Path) -> None:
+    """Refuse a place where no page can go, before anything is computed."""
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist.")
+    if target.is_dir():
+        raise InputError(f"{target} is a folder; --out needs the name of a page.")
+    if target.exists() and target.suffix.casefold() not in (".html", ".htm"):
+        raise InputError(f"{target} exists already and is no page; only an older page (.html) is replaced.")
+
+
 def _report(options: argparse.Namespace, words: str) -> None:
     path = Path(options.fit)
     if path.is_dir():
@@ -299,12 +332,7 @@ def _report(options: argparse.Namespace, words: str) -> None:
     if not path.is_file():
         raise InputError(f"{options.fit}: there is no saved fit; the folder of a run, or its fit.nc, is needed.")
     target = Path(options.out) if options.out else path.with_name("report.html")
-    if not target.parent.is_dir():
-        raise InputError(f"{target}: the folder {target.parent} does not exist.")
-    if target.is_dir():
-        raise InputError(f"{target} is a folder; --out needs the name of a page.")
-    if target.exists() and target.suffix.casefold() not in (".html", ".htm"):
-        raise InputError(f"{target} exists already and is no page; only an older page (.html) is replaced.")
+    _check_page(target)
     _set_up_jax()
     from bayes_mfg.inference import load
 

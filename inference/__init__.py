@@ -3,12 +3,16 @@
 from .check_result import Check, load_check
 from .checks import check
 from .compare import compare
+from .contraction import Contraction, contraction
 from .errors import FitError
 from .fit import fit
 from .forecast import energy_of_draws, forecast_scores, wis_of_draws
+from .identifiability import identifiability
+from .identifiability_result import Direction, Identifiability, Verdict
 from .last_layer import last_layer
 from .leave_out import leave_future_out, loo
 from .parallel import processes
+from .path_sensitivity import Sensitivity, sensitivity
 from .point import Mode, find_mode
 from .pointwise import log_likelihood
 from .predict import predict
@@ -18,16 +22,23 @@ from .scores import crps_of_draws, scores
 
 __all__ = [
     "Check",
+    "Contraction",
+    "Direction",
     "Fit",
     "FitError",
+    "Identifiability",
     "Mode",
+    "Sensitivity",
+    "Verdict",
     "check",
     "compare",
+    "contraction",
     "crps_of_draws",
     "energy_of_draws",
     "find_mode",
     "fit",
     "forecast_scores",
+    "identifiability",
     "last_layer",
     "leave_future_out",
     "load",
@@ -37,6 +48,7 @@ __all__ = [
     "predict",
     "processes",
     "scores",
+    "sensitivity",
     "wis_of_draws",
     "write_report",
 ]

@@ -11,20 +11,11 @@ from bayes_mfg.errors import InputError
 
 from .check_result import RANKED, Check
 from .report_page import charts, document, escape, facts, figure, legend, number, paragraph, plural, table
-from .report_svg import HEIGHT, WIDTH, Band, Layer, Line, chart
+from .report_svg import Band, Layer, Line, chart, mosaic
 from .uniformity import band
 
 PROB = 0.99
 BINS = 20
-COLUMNS = 4
-CAPTION = 22
-
-STYLE = """
-text { font: 11.5px system-ui, sans-serif; fill: #5b6670; } .caption { font-weight: 600; fill: #1c2329; font-size: 13px; }
-path, circle { fill: none; stroke-linejoin: round; } .grid { stroke: #e9ecef; } .axis { stroke: #5b6670; }
-.prior90 { fill: #8b7d66; fill-opacity: .17; stroke: #8b7d66; stroke-opacity: .75; stroke-dasharray: 4 3; }
-.median { stroke: #14638f; stroke-width: 2; } .density { fill: #14638f; fill-opacity: .25; stroke: #14638f; }
-"""
 
 
 def _ecdf(check: Check, name: str) -> str:
@@ -77,19 +68,7 @@ def picture(check: Check, names: Sequence[str] | None = None, kind: str = "ecdf"
             raise InputError(f"plot: no quantity {name!r}; there are {', '.join(check.ranks.columns)}.")
     if not wanted:
         raise InputError("plot: no quantity is named.")
-    columns = min(COLUMNS, len(wanted))
-    rows = math.ceil(len(wanted) / columns)
-    parts = []
-    for k, name in enumerate(wanted):
-        x, y = (k % columns) * WIDTH, (k // columns) * (HEIGHT + CAPTION)
-        parts.append(f'<text class="caption" x="{x + 20}" y="{y + 16}">{escape(name)}</text>')
-        inner = KINDS[kind](check, name)
-        parts.append(inner.replace("<svg ", f'<svg x="{x}" y="{y + CAPTION}" width="{WIDTH}" height="{HEIGHT}" ', 1))
-    size = f"{columns * WIDTH} {rows * (HEIGHT + CAPTION)}"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{STYLE}</style>'
-        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
-    )
+    return mosaic([(name, KINDS[kind](check, name)) for name in wanted])
 
 
 def page(check: Check) -> str:

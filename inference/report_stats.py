@@ -280,7 +280,7 @@ def learning(quantity: Quantity, until: float | None) -> list[Learning]:
         elif single:
             verdict = "not assessed: one draw"
         else:
-            verdict = _verdict(_mean(shrink), shift)
+            verdict = judged(_mean(shrink), shift)
         low, median, high = (float(v) for v in middle[:, p])
         lowest, highest = (float(shrink.min()), float(shrink.max())) if shrink.size else (math.nan, math.nan)
         rows.append(
@@ -303,7 +303,8 @@ def learning(quantity: Quantity, until: float | None) -> list[Learning]:
     return rows
 
 
-def _verdict(contraction: float, shift: float) -> str:
+def judged(contraction: float, shift: float) -> str:
+    """Verdict on what the data did, from mean contraction and shift."""
     if contraction >= INFORMED:
         return "informed by the data"
     return "partly informed" if contraction >= PARTLY or shift >= SHIFTED else "prior-driven"

@@ -18,6 +18,14 @@ _RIGHT, _TOP, _BOTTOM = 12, 10, 36
 _CHARACTER = 6.4  # width of a digit at the font size of report.css
 _MOST_POINTS = 400
 
+_COLUMNS, _CAPTION = 4, 22
+_STYLE = """
+text { font: 11.5px system-ui, sans-serif; fill: #5b6670; } .caption { font-weight: 600; fill: #1c2329; font-size: 13px; }
+path, circle { fill: none; stroke-linejoin: round; } .grid { stroke: #e9ecef; } .axis { stroke: #5b6670; }
+.prior90 { fill: #8b7d66; fill-opacity: .17; stroke: #8b7d66; stroke-opacity: .75; stroke-dasharray: 4 3; }
+.dot { fill: #14638f; } .median { stroke: #14638f; stroke-width: 2; } .density { fill: #14638f; fill-opacity: .25; stroke: #14638f; }
+"""
+
 type Floats = NDArray[np.float64]
 
 
@@ -269,3 +277,19 @@ def chart(
         word = "forecast" if WIDTH - _RIGHT - edge > 60 else "data end"
         out.append(f'<path class="end" d="M{edge:.1f},{_TOP} V{floor}"/><text class="note" {place} y="{_TOP + 11}">{word}</text>')
     return "".join(out) + "</svg>"
+
+
+def mosaic(drawings: Sequence[tuple[str, str]]) -> str:
+    """One SVG picture of several charts under their captions, with colours of its own; captions are plain text, escaped here."""
+    columns = min(_COLUMNS, len(drawings))
+    rows = math.ceil(len(drawings) / columns)
+    parts = []
+    for k, (caption, inner) in enumerate(drawings):
+        x, y = (k % columns) * WIDTH, (k // columns) * (HEIGHT + _CAPTION)
+        parts.append(f'<text class="caption" x="{x + 20}" y="{y + 16}">{escape(shorten(caption, 60))}</text>')
+        parts.append(inner.replace("<svg ", f'<svg x="{x}" y="{y + _CAPTION}" width="{WIDTH}" height="{HEIGHT}" ', 1))
+    size = f"{columns * WIDTH} {rows * (HEIGHT + _CAPTION)}"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{_STYLE}</style>'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
+    )

@@ -16,9 +16,10 @@ import numpy as np
 from jax import Array, lax
 
 from bayes_mfg.equilibrium import Code
-from bayes_mfg.models import Data, ForwardModel
+from bayes_mfg.models import Data, ForwardModel, Trajectories
 
 from .coordinates import Coordinates, compiled, coordinates
+from .information import natural
 
 COLUMNS = 8
 """Directions pushed through the equilibrium at a time; memory grows with them."""
@@ -52,12 +53,33 @@ class Tilt(NamedTuple):
     mu: Array
 
 
+class Sensitivities(NamedTuple):
+    """First derivatives of what a model implies at one point, by all unconstrained coordinates.
+
+    Attributes
+    ----------
+    implied : what is implied: "mu" `(R, T, d)`, "natural", the parameters of the observation's distributions as `information.natural` has them,
+        "parameter/<name>", paths on the grid, `(T, ...)` or `(R, T, ...)`, and "own/<name>", the observation model's own unknowns.
+    moved : its derivatives, with a leading axis of the shared coordinates, then of those that belong to one trajectory each.
+    found : whether all equilibria were found.
+    """
+
+    implied: dict[str, Array]
+    moved: dict[str, Array]
+    found: Array
+
+
 type Outputs = tuple[Array, Array, dict[str, Array]]
 
 
 def quadratic(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> Quadratic`."""
     return compiled(model, "quadratic", lambda: jax.jit(_Expansion(model).__call__))
+
+
+def sensitivities(model: ForwardModel) -> Any:
+    """Compiled `(flat, data) -> Sensitivities`."""
+    return compiled(model, "sensitivities", lambda: jax.jit(_Expansion(model).sensitivities))
 
 
 def tilted_quadratic(model: ForwardModel) -> Any:
@@ -84,13 +106,37 @@ class _Expansion:
         self.local = self.space.local
         self.shared = np.setdiff1d(np.arange(self.space.size), self.local)
 
-    def seen(self, flat: Array, data: Data) -> tuple[Outputs, Array]:
-        """What the likelihood looks at - populations, what other branches add, its own unknowns - and whether all solves succeeded."""
+    def implied(self, flat: Array, data: Data) -> tuple[Trajectories, dict[str, Array], Array]:
+        """What the unknowns imply, the likelihood's own unknowns, and whether all solves succeeded."""
         sites = self.space.constrain(flat)
         result = self.model.trajectories(self.space.latents(sites, data), data)
-        added = jnp.zeros(len(result.mu), result.mu.dtype) if result.correction is None else result.correction
         own = {name: sites[name] for name in self.space.shapes if name in self.model.observation.priors}
-        return (result.mu, added, own), jnp.all(result.code == Code.CONVERGED)
+        return result, own, jnp.all(result.code == Code.CONVERGED)
+
+    def seen(self, flat: Array, data: Data) -> tuple[Outputs, Array]:
+        """What the likelihood looks at - populations, what other branches add, its own unknowns - and whether all solves succeeded."""
+        result, own, found = self.implied(flat, data)
+        added = jnp.zeros(len(result.mu), result.mu.dtype) if result.correction is None else result.correction
+        return (result.mu, added, own), found
+
+    def directions(self, dtype: Any) -> Array:
+        """One direction for each shared coordinate, then those in which all trajectories' own coordinates move at once, `(n + k, size)`."""
+        eye = jnp.eye(self.space.size, dtype=dtype)
+        together = jnp.zeros((len(self.local), self.space.size), dtype)
+        together = together.at[np.arange(len(self.local))[:, None], self.local].set(1.0)
+        return jnp.concatenate([eye[self.shared], together])
+
+    def sensitivities(self, flat: Array, data: Data) -> Sensitivities:
+        """Derivatives of populations, paths and the distribution of what is observed."""
+
+        def told(flat: Array) -> tuple[dict[str, Array], Array]:
+            result, own, found = self.implied(flat, data)
+            seen = {"mu": result.mu, "natural": natural(self.model.likelihood({"own": own}, result.mu, data))}
+            paths = {f"parameter/{name}": path for name, path in result.parameters.items()}
+            return {**seen, **paths, **{f"own/{name}": value for name, value in own.items()}}, found
+
+        implied, push, found = jax.linearize(told, flat, has_aux=True)
+        return Sensitivities(implied, lax.map(push, self.directions(flat.dtype), batch_size=COLUMNS), found)
 
     def misfit(self, outputs: Outputs, data: Data, tilt: Tilt | None) -> Array:
         """Negative log likelihood of what it looks at, tilted."""
@@ -128,10 +174,7 @@ class _Expansion:
             return moved, jax.jvp(slope, (outputs,), (moved,))[1]
 
         size, dtype = self.space.size, flat.dtype
-        eye = jnp.eye(size, dtype=dtype)
-        together = jnp.zeros((len(self.local), size), dtype).at[np.arange(len(self.local))[:, None], self.local].set(1.0)
-        directions = jnp.concatenate([eye[self.shared], together])
-        moved, bent = lax.map(column, directions, batch_size=COLUMNS)
+        moved, bent = lax.map(column, self.directions(dtype), batch_size=COLUMNS)
         n = len(self.shared)
 
         def dot(a: Any, b: Any) -> Array:

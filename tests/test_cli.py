@@ -407,6 +407,19 @@ def test_a_report_replaces_pages_only(folder: Path, capsys: pytest.CaptureFixtur
     assert "run/none: there is no saved fit" in capsys.readouterr().err
 
 
+def test_identify_tells_before_any_fit_and_writes_a_page(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sentences and the table on the screen, the page where it was asked for, and nothing else; a place where none can go is refused at once."""
+    before = everything(folder)
+    assert main(["identify", "quick.toml", "--out", "nowhere/page.html"]) == 2
+    assert "the folder nowhere does not exist" in capsys.readouterr().err
+    assert everything(folder) == before
+    assert main(["identify", "quick.toml", "--out", "page.html"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("At the prior median: of ") and "\nbeta: " in said and "contraction" in said
+    assert "What the data identify: SIR" in (folder / "page.html").read_text(encoding="utf-8")
+    assert set(everything(folder)) - set(before) == {"page.html"}
+
+
 def test_draws_too_few_to_judge_and_unprintable_titles_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for old, new, words in (
         ("num_samples = 20", "num_samples = 2", "at least 4"),

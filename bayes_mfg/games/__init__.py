@@ -6,6 +6,7 @@ from .cybersecurity import Cybersecurity
 from .el_farol import ElFarol
 from .emissions import Emissions
 from .forward_dynamics import ForwardDynamics
+from .invariances import Invariance
 from .linear_quadratic import LinearQuadratic
 from .meeting_arrival import MeetingArrival
 from .sir import SIR
@@ -18,6 +19,7 @@ __all__ = [
     "Emissions",
     "ForwardDynamics",
     "Game",
+    "Invariance",
     "LinearQuadratic",
     "MeetingArrival",
     "Parameter",

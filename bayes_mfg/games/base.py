@@ -15,6 +15,8 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 
+from .invariances import Invariance, without_effect
+
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
@@ -93,7 +95,7 @@ class Game(eqx.Module):
     - `terminal_cost(t, mu, params)` is `(d,)`.
 
     `required` lists the parameters that must be passed. `optional` lists constants of the constructor that may be passed as
-    parameters instead; functions read both with `self.constant(params, name)`.
+    parameters instead; functions read both with `self.constant(params, name)`. `invariances` says what changes of all of these no population shows.
     """
 
     def __check_init__(self) -> None:
@@ -118,6 +120,27 @@ class Game(eqx.Module):
     def optional(self) -> tuple[Parameter, ...]:
         """Constructor constants that may be given as parameters instead."""
         return ()
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        """Changes of the parameters that no data on populations can tell: what the game knows cannot be identified.
+
+        Of every game beside these: a running cost `c(t)` that is the same in every state moves the value, and nothing else.
+        """
+        return ()
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """Parameters that enter through the value alone: where that is flat, as in `ForwardDynamics`, they have no effect."""
+        return ()
+
+    @property
+    def invariances_of_flow(self) -> tuple[Invariance, ...]:
+        """Those of the same game where the value is flat (`ForwardDynamics`): of its own what leaves a flat value flat, and its costs."""
+        idle = (
+            without_effect(name, f"{name} has no effect without foresight", self.parameters[name].shape) for name in self.costs
+        )
+        return (*(i for i in self.invariances if i.flat and not set(i.parameters) <= set(self.costs)), *idle)
 
     @abc.abstractmethod
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Any:

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from bayes_mfg.errors import InputError
 
 from .base import Game, Parameter, check_size
+from .invariances import Invariance, common_factor, without_effect
 
 
 class BikeShare(Game):
@@ -24,8 +25,11 @@ class BikeShare(Game):
     mean-field dynamics at the base rates.
 
     Not identified: diagonals of `r` and `k`, which do not enter; a number added to the whole terminal cost; a common factor of `B`, `C`, `k` and
-    `w`. The population's marginals give `d - 1` equations a step for `d (d - 1)` rates, so priors decide most of `r`; where the value is flat, `r`
-    and `k / (2 B)` enter only as their sum.
+    `w`; a potential `phi(y) - phi(x)` added to `k` and `phi` to `w`, which the value takes up. The Hamiltonian's minimum over `a` is that of
+    `B a^2 - (2 B r + k - C mu - Delta u) a`, plus `B sum_y r^2`: so at every moment `r` counts only through `2 B r + k` and through the differences
+    between stations of `B sum_y r(x, y)^2`, which leaves `(d - 1)^2` directions of `r` against `k` without effect (own derivation). The population's
+    marginals give `d - 1` equations a step for `d (d - 1)` rates, so priors decide most of `r`; where the value is flat, `r` and `k / (2 B)` enter
+    only as their sum, and the congestion not at all while rates stay above zero: the rides that it prevents balance.
 
     Source: arXiv 2606.23155, bike-share application; the response is the first-order condition of the convex Hamiltonian.
 
@@ -109,6 +113,92 @@ class BikeShare(Game):
             return params[name] if name in params else jnp.asarray(self.station_cost)
         return super().constant(params, name)
 
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        d = len(self.names)
+
+        def turned(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
+            return self._against_rides(params, _same_length(params["base_rate"], amount * self._elsewhere(amount.dtype)))
+
+        def longer(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
+            squares = jnp.sum(self._elsewhere(amount.dtype) * params["base_rate"] ** 2, axis=1, keepdims=True)
+            # A station without base rates has no square to change, and the others may not change without it.
+            some = squares > 0
+            factor = jnp.sqrt(1.0 + jnp.all(some) * amount / jnp.where(some, squares, 1.0))
+            return self._against_rides(params, params["base_rate"] * factor)
+
+        def potential(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
+            return {
+                "edge_value": params["edge_value"] + amount[None, :] - amount[:, None],
+                "terminal_cost": params["terminal_cost"] + amount,
+            }
+
+        rates = ("base_rate", "edge_value")
+        return (
+            *self._idle,
+            Invariance(
+                "one number added to the whole terminal cost",
+                ("terminal_cost",),
+                lambda params, amount: {"terminal_cost": params["terminal_cost"] + amount},
+            ),
+            common_factor("all costs times a common factor", "effort", "congestion", "edge_value", "terminal_cost"),
+            Invariance(
+                "base rates against worths of rides, at constant squares", rates, turned, (d, d), pointwise=True, flat=False
+            ),
+            Invariance(
+                "squares of base rates by the same at all stations, against worths", rates, longer, pointwise=True, flat=False
+            ),
+            Invariance(
+                "a potential in worths of rides and terminal cost",
+                ("edge_value", "terminal_cost"),
+                potential,
+                (d,),
+                flat=False,
+                exact=False,
+            ),
+        )
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return ("terminal_cost",)
+
+    @property
+    def invariances_of_flow(self) -> tuple[Invariance, ...]:
+        def moved(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
+            return self._against_rides(params, params["base_rate"] + amount)
+
+        d = len(self.names)
+        factor = Invariance(
+            "effort, congestion and worths of rides times a common factor",
+            ("effort", "congestion", "edge_value"),
+            lambda params, amount: {p: params[p] * jnp.exp(amount) for p in ("effort", "congestion", "edge_value")},
+            pointwise=True,
+        )
+        against = Invariance("base rates against worths of rides", ("base_rate", "edge_value"), moved, (d, d), pointwise=True)
+        return (
+            *self._idle,
+            without_effect("terminal_cost", "terminal_cost has no effect without foresight", (d,)),
+            factor,
+            against,
+        )
+
+    @property
+    def _idle(self) -> tuple[Invariance, ...]:
+        d = len(self.names)
+
+        def added(name: str) -> Invariance:
+            def change(params: Mapping[str, Array], amount: Array) -> dict[str, Array]:
+                return {name: params[name] + jnp.diag(amount)}
+
+            return Invariance(f"the diagonal of {name} does not enter", (name,), change, (d,), pointwise=True)
+
+        return (added("base_rate"), added("edge_value"))
+
+    def _against_rides(self, params: Mapping[str, Array], base_rate: Array) -> dict[str, Array]:
+        """Other base rates off the diagonal, with the worths of rides that leave `2 B r + k` as it is."""
+        moved = (base_rate - params["base_rate"]) * self._elsewhere(base_rate.dtype)
+        return {"base_rate": params["base_rate"] + moved, "edge_value": params["edge_value"] - 2.0 * params["effort"] * moved}
+
     def _elsewhere(self, dtype: Any) -> Array:
         return 1.0 - jnp.eye(len(self.names), dtype=dtype)
 
@@ -136,3 +226,12 @@ def _array(value: Any) -> Any:
         return np.asarray(value, dtype=float) if isinstance(value, list | tuple | np.ndarray) else value
     except (TypeError, ValueError):
         return value
+
+
+def _same_length(rates: Array, moved: Array) -> Array:
+    """Base rates with something added, every row scaled to the length that it had off the diagonal."""
+    off = 1.0 - jnp.eye(len(rates), dtype=rates.dtype)
+    new = rates + moved
+    before, after = (jnp.sum(off * x**2, axis=1, keepdims=True) for x in (rates, new))
+    some = (before > 0) & (after > 0)  # a row of zeros stays one
+    return jnp.where(some, new * jnp.sqrt(jnp.where(some, before, 1.0) / jnp.where(some, after, 1.0)), rates)

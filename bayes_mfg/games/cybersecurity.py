@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from bayes_mfg.errors import InputError
 
 from .base import Game, Parameter
+from .invariances import Invariance, common_factor, only_product
 
 # DI, DS, UI, US: the state on the other side of the defence.
 _OTHER = np.array([2, 3, 0, 1])
@@ -119,6 +120,17 @@ class Cybersecurity(Game):
             Parameter("switch_rate", lower=0.0, unit="1/time", description="largest rate of switching the defence"),
             Parameter("attack_intensity", lower=0.0, description="factor of the direct infection rates"),
         )
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        # The temperature is a cost, too, and no parameter: above zero it fixes the scale.
+        scale = (common_factor("both costs times a common factor", "defence_cost", "infection_cost"),) if self.hard else ()
+        return (only_product("attack_intensity", "q_inf_D", "q_inf_U"), *scale)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        # The hard response to a flat value is never to switch.
+        return ("defence_cost", "infection_cost", *(("switch_rate",) if self.hard else ()))
 
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
         gain = self.constant(params, "switch_rate") * (value - value[_OTHER])

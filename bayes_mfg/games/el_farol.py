@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .base import Game, Parameter
+from .invariances import Invariance, common_factor
 
 
 class ElFarol(Game):
@@ -53,6 +54,14 @@ class ElFarol(Game):
             Parameter("regret", lower=0.0, unit="cost/time", description="cost at home per share below the threshold"),
             Parameter("switching_cost", lower=0.0, closed=False, unit="cost x time", description="weight of the squared rate"),
         )
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        return (common_factor("all costs times a common factor", "crowding", "regret", "switching_cost"),)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return tuple(self.parameters)
 
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
         return jnp.clip((value - value[::-1]) / params["switching_cost"], 0.0, self.max_rate)

@@ -93,6 +93,10 @@ class Emissions(Game):
             Parameter("sharpness", lower=0.0, unit="1/rung", description="how suddenly the regulator's judgement turns"),
         )
 
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return ("cap", "price", "sharpness")
+
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
         climb = jnp.concatenate([value[1:] - value[:-1], jnp.zeros(1, value.dtype)])
         return jnp.clip(climb, 0.0, self.constant(params, "base_rate"))

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from bayes_mfg.errors import InputError
 
 from .base import Game, Parameter
+from .invariances import Invariance
 
 
 class ForwardDynamics(Game):
@@ -55,6 +56,14 @@ class ForwardDynamics(Game):
 
     def constant(self, params: Mapping[str, Array], name: str) -> Array:
         return self.game.constant(params, name)
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        return self.game.invariances_of_flow
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return self.game.costs
 
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Any:
         return self.game.best_response(t, jnp.zeros_like(value), mu, params)

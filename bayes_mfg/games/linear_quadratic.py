@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .base import Game, Parameter, check_size
+from .invariances import Invariance, common_factor, only_product
 
 
 class LinearQuadratic(Game):
@@ -16,6 +17,8 @@ class LinearQuadratic(Game):
 
     Running cost `w gamma sum_{y != x} (a(x, y) - b)^2 (1 + kappa mu(y)) + c mu(x)^p`, terminal cost
     `s (d - 1 - x) + c_T mu(x)^p`, best response `clip(b - (u(y) - u(x)) / (2 w gamma (1 + kappa mu(y))), 0, max_rate)`.
+    Not identified: a common factor of `gamma`, `s`, `c` and `c_T`; `gamma` and `w` but for their product.
+
     Source: arXiv 2606.23155, linear-quadratic benchmark.
 
     Parameters
@@ -82,6 +85,15 @@ class LinearQuadratic(Game):
             Parameter("destination_congestion", lower=0.0, description="crowding at the destination in the control cost"),
             Parameter("base_rate", lower=0.0, unit="1/time", description="rate that costs nothing"),
         )
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        costs = ("gamma", "terminal_slope", "congestion", "terminal_congestion")
+        return (common_factor("all costs times a common factor", *costs), only_product("control_weight", "gamma"))
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return tuple(name for name in self.parameters if name != "base_rate")
 
     def _weight(self, mu: Array, params: Mapping[str, Array]) -> Array:
         """Factor of the squared deviation of the rate into each destination, `(d,)`."""

@@ -82,6 +82,10 @@ class MeetingArrival(Game):
     def optional(self) -> tuple[Parameter, ...]:
         return (Parameter("schedule", unit="time", description="announced time of the meeting"),)
 
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return tuple(self.parameters)
+
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
         nearer = jnp.concatenate([jnp.zeros(1, value.dtype), value[1:] - value[:-1]])
         return jnp.clip(nearer, 0.0, self.max_rate)

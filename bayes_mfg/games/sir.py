@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from .base import Game, Parameter
+from .invariances import Invariance, common_factor
 
 
 class SIR(Game):
@@ -45,6 +46,14 @@ class SIR(Game):
             Parameter("contact_cost", lower=0.0, closed=False, unit="cost/time", description="cost of reducing contact"),
             Parameter("infection_cost", lower=0.0, unit="cost/time", description="cost of being infected"),
         )
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        return (common_factor("both costs times a common factor", *self.costs),)
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        return ("contact_cost", "infection_cost")
 
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
         risk = params["beta"] * mu[1] * (value[1] - value[0])
