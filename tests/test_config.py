@@ -107,7 +107,7 @@ BAD = [
     ("num_chains = 4", "num_chain = 4", ["[inference]", "'num_chain'", "did you mean 'num_chains'"]),
     ("num_samples = 600", "num_samples = -600", ["[inference] num_samples = -600"]),
     ("num_samples = 600", "guide = 'full'", ["[inference]", "'guide'", "num_samples"]),
-    ("target_accept_prob = 0.95", "target_accept_prob = 95", ["[inference] target_accept_prob = 95", "below 1"]),
+    ("target_accept_prob = 0.98", "target_accept_prob = 95", ["[inference] target_accept_prob = 95", "below 1"]),
     ("seed = 0\n", "seed = -1\n", ["[inference] seed = -1"]),
     ("prior_samples = 500", "prior_samples = 1e3", ["[inference] prior_samples = 1000.0", "a whole number"]),
     ("title =", "titel =", ["[output]", "did you mean 'title'"]),
