@@ -76,8 +76,9 @@ def _(distribution: dist.Normal) -> np.ndarray:
     return _diagonal(np.stack([1.0 / scale**2, 2.0 / scale**2], axis=-1))
 
 
-@natural.register
-def _(distribution: dist.Dirichlet) -> Array:
+@natural.register(dist.Dirichlet)
+@natural.register(dist.DirichletMultinomial)
+def _(distribution: Any) -> Array:
     return distribution.concentration
 
 
@@ -112,11 +113,6 @@ def _(distribution: dist.BinomialProbs) -> np.ndarray:
     p = np.broadcast_to(np.asarray(distribution.probs, float), distribution.batch_shape)
     n = np.broadcast_to(np.asarray(distribution.total_count, float), p.shape)
     return (n / (p * (1.0 - p)))[..., None, None]
-
-
-@natural.register
-def _(distribution: dist.DirichletMultinomial) -> Array:
-    return distribution.concentration
 
 
 @information.register

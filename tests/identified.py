@@ -13,6 +13,7 @@ from bayes_mfg.equilibrium import TimeGrid
 from bayes_mfg.games import SIR, BikeShare, Cybersecurity, ElFarol, Emissions, ForwardDynamics, LinearQuadratic, MeetingArrival
 from bayes_mfg.models import Binomial, Calibration, Dirichlet, Gaussian
 from bayes_mfg.paths import GaussianProcess
+from bayes_mfg.reproduce.systems import VIRUS
 
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 SEEDED = np.array([[0.95, 0.05, 0.0], [0.7, 0.3, 0.0]])
@@ -53,16 +54,6 @@ COSTS = {
     "terminal_slope": about(5.0),
     "congestion": about(0.1),
     "terminal_congestion": about(1.0),
-}
-CYBER = {
-    "q_rec_D": 0.5,
-    "q_rec_U": 0.4,
-    "q_inf_D": 0.4,
-    "q_inf_U": 0.3,
-    "beta_DD": 0.4,
-    "beta_DU": 0.3,
-    "beta_UU": 0.3,
-    "beta_UD": 0.4,
 }
 VULNERABLE = np.array([[0.0, 0.0, 0.3, 0.7], [0.0, 0.0, 0.8, 0.2]])
 MIXED = np.array([[0.1, 0.4, 0.1, 0.4], [0.3, 0.3, 0.2, 0.2]])
@@ -131,13 +122,13 @@ def sir_early(beta=0.5, recovery=0.2):
 
 
 def cyber_attack():
-    unknown = {**CYBER, "q_inf_D": about(0.4), "q_inf_U": about(0.3), "attack_intensity": about(0.6)}
+    unknown = {**VIRUS, "q_inf_D": about(0.4), "q_inf_U": about(0.3), "attack_intensity": about(0.6)}
     return calibration(Cybersecurity(temperature=0.3), unknown, MIXED, horizon=5.0)
 
 
 def cyber_undefended():
     """Nobody is defended, and nobody can switch."""
-    unknown = {**CYBER, "beta_DD": about(0.4), "q_rec_U": about(0.4)}
+    unknown = {**VIRUS, "beta_DD": about(0.4), "q_rec_U": about(0.4)}
     return calibration(
         Cybersecurity(temperature=0.3, switch_rate=0.0), unknown, VULNERABLE, horizon=5.0, observation=Gaussian(scale=0.01)
     )

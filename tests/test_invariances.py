@@ -9,6 +9,7 @@ import pytest
 
 from bayes_mfg.equilibrium import Sampled, TimeGrid, solve
 from bayes_mfg.games import SIR, BikeShare, Cybersecurity, ElFarol, Emissions, ForwardDynamics, LinearQuadratic, MeetingArrival
+from bayes_mfg.reproduce.systems import VIRUS
 
 # Values at which every parameter matters: rates inside their bounds, all terms of the costs of one order.
 BIKE = {
@@ -18,16 +19,6 @@ BIKE = {
     "edge_value": np.random.default_rng(2).uniform(-0.3, 0.3, (3, 3)),
     "terminal_cost": np.array([0.2, -0.3, 0.5]),
 }
-RATES = {
-    "q_rec_D": 0.5,
-    "q_rec_U": 0.4,
-    "q_inf_D": 0.4,
-    "q_inf_U": 0.3,
-    "beta_DD": 0.4,
-    "beta_DU": 0.3,
-    "beta_UU": 0.3,
-    "beta_UD": 0.4,
-}
 CASES = {
     "lq": (
         LinearQuadratic(destination_congestion=0.5, congestion=1.0, base_rate=2.0),
@@ -35,8 +26,8 @@ CASES = {
         1.0,
     ),
     "sir": (SIR(contact_cost=0.5, infection_cost=0.8), {"beta": 1.2, "recovery": 0.3}, 6.0),
-    "cybersecurity": (Cybersecurity(temperature=0.3), RATES, 3.0),
-    "hard cybersecurity": (Cybersecurity(temperature=0.0), RATES, 3.0),
+    "cybersecurity": (Cybersecurity(temperature=0.3), VIRUS, 3.0),
+    "hard cybersecurity": (Cybersecurity(temperature=0.0), VIRUS, 3.0),
     "bike share": (BikeShare(3), BIKE, 1.0),
     "el farol": (
         ElFarol(width=0.2, max_rate=50.0),

@@ -28,17 +28,8 @@ from bayes_mfg.games import (
     LinearQuadratic,
     MeetingArrival,
 )
+from bayes_mfg.reproduce.systems import VIRUS
 
-RATES = {
-    "q_rec_D": 0.5,
-    "q_rec_U": 0.4,
-    "q_inf_D": 0.4,
-    "q_inf_U": 0.3,
-    "beta_DD": 0.4,
-    "beta_DU": 0.3,
-    "beta_UU": 0.3,
-    "beta_UD": 0.4,
-}
 BASE = np.random.default_rng(3).uniform(0.3, 2.0, (6, 6))
 BIKES = BikeShare(effort=0.5, congestion=2.0, terminal_cost=[0.0, 1.0, 0.5, 1.5, 0.2, 0.8])
 BAR = {"threshold": 0.6, "crowding": 4.0, "regret": 3.0, "switching_cost": 0.5}
@@ -68,13 +59,13 @@ class Setting:
 SETTINGS = {
     "Cybersecurity": Setting(
         Cybersecurity(),
-        RATES,
+        VIRUS,
         np.array([0.1, 0.6, 0.1, 0.2]),
         TimeGrid(10.0, 100),
         Cybersecurity(temperature=0.05),
         np.array([0.1, 0.6, 0.1, 0.2]),
         TimeGrid(5.0, 51),
-        {**RATES, "defence_cost": 0.3, "infection_cost": 0.5, "switch_rate": 0.8, "attack_intensity": 0.6},
+        {**VIRUS, "defence_cost": 0.3, "infection_cost": 0.5, "switch_rate": 0.8, "attack_intensity": 0.6},
         tuple((x,) for x in range(4)),
         1.0,
     ),
@@ -274,10 +265,10 @@ def test_gradients_at_a_certain_choice_are_finite() -> None:
 
     def cost(value: Array, temperature: Array) -> Array:
         played = Cybersecurity(temperature=temperature)
-        control = played.best_response(0.0, value, mu, RATES)
-        return jnp.sum(played.running_cost(0.0, control, mu, RATES))
+        control = played.best_response(0.0, value, mu, VIRUS)
+        return jnp.sum(played.running_cost(0.0, control, mu, VIRUS))
 
-    assert set(np.asarray(game.best_response(0.0, value, mu, RATES))) == {0.0, 1.0}
+    assert set(np.asarray(game.best_response(0.0, value, mu, VIRUS))) == {0.0, 1.0}
     assert all(np.isfinite(part).all() for part in jax.grad(cost, argnums=(0, 1))(value, jnp.asarray(1e-4)))
 
 
@@ -286,7 +277,7 @@ def test_gradients_at_a_certain_choice_are_finite() -> None:
 
 def test_cybersecurity_formulas() -> None:
     """Rates and costs of systems.md, entry by entry: DI pays both, DS and UI one each, US none."""
-    game, p = Cybersecurity(temperature=0.0), RATES
+    game, p = Cybersecurity(temperature=0.0), VIRUS
     mu = np.array([0.1, 0.2, 0.3, 0.4])
     control = game.best_response(0.0, jnp.array([4.0, 2.0, 3.0, 2.0]), mu, p)
     np.testing.assert_array_equal(control, [1.0, 0.0, 0.0, 0.0])  # a tie is no reason to move
@@ -307,14 +298,14 @@ def test_cybersecurity_formulas() -> None:
 def test_temperature_of_the_cybersecurity_game() -> None:
     """At the paper's settings the default moves mu by less than 1e-3 from the hard response, and what higher ones do is as documented."""
     setting = SETTINGS["Cybersecurity"]
-    hard = solve(Cybersecurity(temperature=0.0), RATES, setting.mu0, setting.grid)
+    hard = solve(Cybersecurity(temperature=0.0), VIRUS, setting.mu0, setting.grid)
     assert bool(hard.converged)
     # The optimum of the paper's settings: leave the defence in D states, stay without it in U states.
     control = np.asarray(hard.rates)[:-1]
     assert np.all(control[:, [0, 1], [2, 3]] == 0.8) and np.all(control[:, [2, 3], [0, 1]] == 0.0)
 
     def moved(temperature: float) -> np.ndarray:
-        eq = solve(Cybersecurity(temperature=temperature), RATES, setting.mu0, setting.grid)
+        eq = solve(Cybersecurity(temperature=temperature), VIRUS, setting.mu0, setting.grid)
         assert bool(eq.converged)
         return np.abs(np.asarray(eq.mu - hard.mu)).max(axis=1)
 
