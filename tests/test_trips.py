@@ -1,5 +1,6 @@
 """Trips to populations: every bike is somewhere at every time, every row is accounted for."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -13,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trip_files import STATIONS, counted, gzipped, made_up, text, write, zipped
 
-from bayes_mfg.data import Days, Places, days_of, read_trips
+from bayes_mfg.data import Days, Places, days_of, read_trips, trips
 from bayes_mfg.data.days import clock_change, to_date
 from bayes_mfg.data.places import k_means, kilometres
-from bayes_mfg.data.stocks import spread
+from bayes_mfg.data.stocks import book, spread
 from bayes_mfg.errors import DataError
 
 NAMES = {"start_time": "start", "end_time": "end", "start_place": "origin", "end_place": "destination"}
@@ -320,6 +321,20 @@ def test_every_row_is_kept_or_dropped_for_one_reason():
         },
     }
     assert population.trajectories == ("2024-09-03", "2024-09-04")
+
+
+def test_counts_that_do_not_add_up_are_no_population(monkeypatch):
+    """Should a trip ever be lost between reading and booking, there is no result."""
+    monkeypatch.setattr(trips, "book", lambda *given: _one_lost(book(*given)))
+    with pytest.raises(RuntimeError, match=r"2 trips were read, 1 kept and .* dropped: they do not reconcile"):
+        read(
+            table(trip("2024-09-03 07:00", "2024-09-03 07:10"), trip("2024-09-03 08:00", "2024-09-03 08:10")),
+            Places(stations=["A", "B"]),
+        )
+
+
+def _one_lost(flows):
+    return dataclasses.replace(flows, kept=flows.kept - 1)
 
 
 def test_days_without_trips_are_told_and_are_no_trajectories():
