@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 import time
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from bayes_mfg import __version__
 from bayes_mfg.config.files import read_toml
 from bayes_mfg.errors import InputError
-from bayes_mfg.runs import CHECKPOINT, again, appearing, logging_to, new_folder, unfinished
+from bayes_mfg.runs import CHECKPOINT, again, appearing, discard_checkpoint, logging_to, new_folder, unfinished
 
 if TYPE_CHECKING:
     from bayes_mfg.config.calibration import Config
@@ -255,9 +254,10 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             log.exception("no report")
             trouble = f"The fit is saved in {folder}, but summary and report could not be made ({type(error).__name__}: {error})."
             summary, failure = "", FitError(trouble)
-        if not result.interrupted:
-            shutil.rmtree(work / CHECKPOINT, ignore_errors=True)
         log.info("finished")
+    if not result.interrupted:
+        # After the run has its name: a kill before leaves what the same draws come from, and one in between leaves both.
+        discard_checkpoint(folder)
     if failure is not None:
         raise failure
     say(f"\n{summary}\n")
@@ -392,7 +392,7 @@ _COLUMNS = {
 
 def _summary(result: "Fit") -> list[str]:
     """The summary table, and how many observations lie in their predictive band, as lines of text."""
-    from bayes_mfg.inference.report_stats import convergence, coverage, group
+    from bayes_mfg.inference.report_stats import convergence, coverage, group, lost_to_solves
 
     table = result.summary()
     table = table[[name for name in _COLUMNS if name in table]]
@@ -409,7 +409,7 @@ def _summary(result: "Fit") -> list[str]:
         stats = group(result.tree, "sample_stats")
         lines.append(
             f"over parameters, populations and values: largest R-hat {max(row.r_hat for row in judged):.3f}, smallest ESS {ess:.0f}; "
-            f"{int(stats['diverging'].sum())} divergences, {int(stats['failed_solve'].sum())} failed solves"
+            f"{int(stats['diverging'].sum())} divergences; {lost_to_solves(result.tree)}"
         )
     if result.method == "point":
         lines.append("A point estimate says nothing about uncertainty.")

@@ -37,6 +37,14 @@ def new_folder(given: str | None, name: str) -> Path:
 CHECKPOINT = "checkpoint"
 """Folder inside a run that is not finished."""
 
+
+def discard_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint of a finished run: out of the way at once, so that a kill leaves all of it or none."""
+    kept = folder / CHECKPOINT
+    if kept.is_dir():
+        shutil.rmtree(kept.rename(folder / f".{CHECKPOINT}.removed"), ignore_errors=True)
+
+
 DRAWN = ("nuts-*.npz", "svi-*.npz")
 """Files of a checkpoint that took time to make; the mode can be found again."""
 

@@ -18,10 +18,11 @@ from bayes_mfg.paths.pooled import SUFFIX
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
-from .report_stats import E_BFMI, ESS, R_HAT, bfmi, convergence
+from .report_stats import E_BFMI, ESS, R_HAT, bfmi, convergence, lost_to_solves
 
 CHUNK = 100
-"""Draws whose trajectories are computed at once: memory is bounded by this many solves of all trajectories."""
+"""Draws whose trajectories are computed at once. Beside these many solves, memory holds what a fit keeps of every draw: paths, populations, values,
+replicates and log likelihoods, about `4 R T d` numbers each."""
 
 MOST_LOST = 0.01
 """Share of a chain's draws that may fail when they are solved again; more say that something is wrong."""
@@ -70,7 +71,7 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
     data = model.data
     if not given_data:
         data = data._replace(record=data.record._replace(mask=jnp.zeros_like(data.record.mask)))
-    parts = []
+    filled: dict[str, np.ndarray] = {}
     for first in range(0, len(flat), CHUNK):
         chunk = slice(first, first + CHUNK)
         x, k = jnp.asarray(flat[chunk]), keys[chunk]
@@ -78,9 +79,12 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
         if short:
             # The last chunk is filled up, so that one compiled function serves all.
             x, k = jnp.concatenate([x, jnp.repeat(x[-1:], short, 0)]), jnp.concatenate([k, jnp.repeat(k[-1:], short)])
-        part = many(x, k, data)
-        parts.append({name: np.asarray(value)[: len(flat[chunk])] for name, value in part.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for name, value in many(x, k, data).items():
+            values = np.asarray(value)[: len(flat[chunk])]
+            if name not in filled:
+                filled[name] = np.empty((len(flat), *values.shape[1:]), values.dtype)
+            filled[name][chunk] = values
+    return filled
 
 
 def hyperparameters(model: ForwardModel, raw: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -120,7 +124,7 @@ def assemble(
     title: str = "",
     config: str = "",
 ) -> xr.DataTree:
-    """The DataTree of a fit from draws `(chain, draw, size)`, with the ELBO `(update,)` of variational updates where there were any.
+    """The DataTree of a fit from draws `(chain, draw, size)`, with the ELBO `(update,)` of the variational updates that were not skipped.
 
     Raises
     ------
@@ -171,7 +175,8 @@ def assemble(
             coords={"chain": np.arange(chains), "draw": np.arange(draws)},
         )
     if elbo is not None:
-        groups["elbo"] = xr.Dataset({"elbo": ("update", elbo)}, coords={"update": np.arange(1, len(elbo) + 1)})
+        made = np.flatnonzero(np.isfinite(elbo))  # a skipped update has none
+        groups["elbo"] = xr.Dataset({"elbo": ("update", elbo[made])}, coords={"update": 1 + made})
     if prior:
         one = (1, len(prior["mu"]))
         groups["prior"] = _dataset(model, prior, one)
@@ -362,9 +367,8 @@ def convergence_warnings(tree: xr.DataTree, max_tree_depth: int = 10) -> list[st
     diverging = int(stats["diverging"].sum())
     if diverging:
         told.append(f"{diverging} of {count} transitions diverged.")
-    failed = int(stats["failed_solve"].sum())
-    if failed:
-        told.append(f"{failed} of {count} transitions met parameters whose equilibrium was not found.")
+    if stats["failed_solve"].any():
+        told.append(f"{lost_to_solves(tree)}; these proposals were rejected.")
     deep = int((stats["tree_depth"] >= max_tree_depth).sum())
     if deep:
         told.append(

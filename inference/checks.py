@@ -142,8 +142,9 @@ def _refuse(model: Any, method: Any, numbers: Mapping[str, Any], options: Mappin
     """
     if not isinstance(model, ForwardModel):
         raise InputError(f"check: model is {type(model).__name__}; a bayes_mfg.models.Calibration (or NeuralODE) is needed.")
-    if method in ("point", "ensemble"):
-        raise InputError(f"check: {method!r} has no draws of a posterior to rank a truth among; check nuts or svi.")
+    if method in ("point", "ensemble") or options.get("guide") == "point-mass":
+        called = repr(options.get("guide", method))
+        raise InputError(f"check: {called} has no draws of a posterior to rank a truth among; check nuts or svi.")
     if not callable(method) and method not in METHODS:
         raise InputError(f"check: unknown method {method!r}; choose nuts, svi, or give a function.")
     if callable(method) and options:
@@ -363,8 +364,12 @@ def _ranked(model: ForwardModel, job: _Job) -> dict[str, Any]:
         implied = derived(mine, flat.reshape(-1, size), seed)
         source = mended((implied["solver/code"] != Code.CONVERGED).any(axis=-1).reshape(chains, count)).reshape(-1)
         implied = {name: x[source] for name, x in implied.items()}
-    except FitError as error:
-        return {"outcome": f"fit failed: {error}", "seconds": time.perf_counter() - begin}
+    except InputError:
+        raise  # of the question, not of this simulation
+    except Exception as error:  # one simulation of hundreds: it counts as failed, with its reason
+        called = "" if isinstance(error, FitError) else f"{type(error).__name__}: "
+        log.warning("simulation %d failed", job.number, exc_info=not isinstance(error, FitError))
+        return {"outcome": f"fit failed: {called}{error}", "seconds": time.perf_counter() - begin}
     among = _quantities(
         mine, implied, np.broadcast_to(job.recorded, (chains * count, *job.recorded.shape)), job.at, job.quantities
     )

@@ -24,7 +24,7 @@ from .assemble import PACKAGES, assemble, convergence_warnings
 from .checkpoint import Checkpoint, digest
 from .coordinates import coordinates, potential
 from .options import check
-from .parallel import cores
+from .parallel import cores, processor
 from .result import Fit, best_draw
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,8 @@ def fit(
     ------
     InputError : for an unknown method or option, or a model without unknowns.
     FitError : when no point can be found at which the equilibria exist.
-    KeyboardInterrupt : when interrupted before there are draws. Later, an interrupt (Ctrl-C) ends the sampling, and the fit is of the draws so far
-        and says so; `Fit.interrupted` tells.
+    KeyboardInterrupt : when interrupted before there are draws, or after the sampling, while populations are made of them (with a checkpoint no draw
+        is lost). In between, an interrupt (Ctrl-C) ends the sampling, and the fit is of the draws so far and says so; `Fit.interrupted` tells.
     """
     if method not in METHODS:
         raise InputError(f"Unknown method {method!r}; choose one of {', '.join(METHODS)}.")
@@ -133,7 +133,8 @@ def fit(
             "Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors."
         )
     warnings += model.observation.remarks(model.population)
-    settings = {**settings, "backend": jax.default_backend()}
+    asked = {name: value for name, value in options.items() if name not in ("start", "checkpoint")}
+    settings = {**settings, "asked": asked, "backend": jax.default_backend()}
     elbo = (stats or {}).pop("elbo", None)
     if start is not None:
         settings["start"] = {name: start.tree.attrs[name] for name in ("title", "method", "seed", "created")}
@@ -174,8 +175,13 @@ def _about(model: ForwardModel, method: str, seed: int, options: dict[str, Any])
         "grid": digest(model.grid.fine_times),
         "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, "jaxlib", "optax", "equinox", "scipy")},
         "precision": str(jnp.zeros(()).dtype),
-        "machine": [jax.default_backend(), platform.machine(), len(cores())],
-        "flags": [os.environ.get("XLA_FLAGS", ""), jax.config.jax_threefry_partitionable, jax.config.jax_default_prng_impl],
+        "machine": [jax.default_backend(), platform.machine(), processor(), len(cores())],
+        "flags": [
+            os.environ.get("XLA_FLAGS", ""),
+            jax.config.jax_threefry_partitionable,
+            jax.config.jax_default_prng_impl,
+            jax.config.jax_default_matmul_precision,
+        ],
     }
 
 
@@ -280,12 +286,18 @@ def _nuts(model: ForwardModel, *, seed: int, progress: bool | None, **options: A
         "num_samples": count,
         "chain_method": draws.chain_method,
         "warmup_leapfrog_steps": draws.warmup_steps,
+        "warmup_bad_transitions": draws.warmup_bad,
+        "warmup_transitions": chains * options.get("num_warmup", nuts.NUM_WARMUP),
         "mode_evaluations": mode.evaluations,
         "mode_failed_solves": mode.failed_solves,
         "mode_potential": mode.potential,
         **({"centring": draws.centring} if draws.centring else {}),
     }
-    warnings = [*_doubts(mode), *point.flat_directions(mode)]
+    near = min(len(mode.others) + 1, chains)
+    warnings = [
+        *_doubts(mode, f"chains start near {near} of them: R-hat says whether they went from one to the other"),
+        *point.flat_directions(mode),
+    ]
     if draws.interrupted:
         settings["interrupted"] = True
         warnings.append(f"Interrupted: the chains ended after {count} draws each.")
@@ -365,27 +377,26 @@ def _seeds_disagree(found: paper.PaperFit, spread: dict[str, float]) -> list[str
     ]
 
 
-def _doubts(mode: point.Mode) -> list[str]:
-    """Sentences on a mode that was not reached, or of which there are several."""
+def _doubts(mode: point.Mode, then: str = "the fit is about one of them") -> list[str]:
+    """Sentences on a mode that was not reached, or of which there are several, and what the method does about these."""
     if mode.converged:
-        return _starts_disagree(mode)
+        return _starts_disagree(mode, then)
     return [
         f"The mode search did not converge: it ended with a gradient of {mode.gradient_norm:.2g} (in posterior sds, where the curvature is known) "
         "at its limit of steps, or where no step helped.",
-        *_starts_disagree(mode),
+        *_starts_disagree(mode, then),
     ]
 
 
-def _starts_disagree(mode: point.Mode) -> list[str]:
+def _starts_disagree(mode: point.Mode, then: str) -> list[str]:
     """A sentence when the starts of the mode search ended in different places."""
     spread = np.ptp(mode.starts)
     ends = ", ".join(f"{-end:.1f}" for end in mode.starts)
-    if len(mode.starts) > 1 and spread <= 2.0 and mode.distance > 3.0:
+    if mode.distance > point.APART:
         return [
-            f"The mode search ended {mode.distance:.0f} posterior sds apart at similar log densities ({ends}); "
-            "there are several modes, and chains start near one of them."
+            f"The mode search ended {mode.distance:.0f} posterior sds apart at similar log densities ({ends}); there are several modes, and {then}."
         ]
-    if len(mode.starts) > 1 and spread > 2.0:
+    if len(mode.starts) > 1 and spread > point.RIVAL:
         return [
             f"The mode search ended at different log densities from different starts ({ends}); "
             "there may be several modes, and the fit is about the highest."

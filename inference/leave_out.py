@@ -135,8 +135,9 @@ def leave_out(
         for unit in np.flatnonzero(k > good_k):
             name = _name(units, unit)
             log.info("refit without %s", name)
-            values[unit], k[unit] = _without(fit, units, members, int(unit), seed + int(unit), options, constants)
+            values[unit], k[unit], heard = _without(fit, units, members, int(unit), seed + int(unit), options, constants)
             refitted.append(name)
+            told += [f"The refit without {name}: {sentence}" for sentence in heard]
     bad = [_name(units, unit) for unit in np.flatnonzero(k > good_k)]
     if bad:
         todo = "more draws are needed" if set(bad) <= set(refitted) else "use refit=True"
@@ -203,11 +204,12 @@ def leave_future_out(fit: "Fit", *, blocks: int = 5, least: int = 1, seed: int =
     counted = _cells(model, observations(fit))
     asked = np.arange(least, units.sizes["block"])
     values, k = np.empty(len(asked)), np.empty(len(asked))
+    told = []
     for place, unit in enumerate(asked):
         later = np.logical_or.reduce(members[unit:])
-        flat = _refitted(fit, model, _like(later, counted), seed + int(unit), options)
+        flat, heard = _refitted(fit, model, _like(later, counted), seed + int(unit), options)
+        told += [f"The refit before {_name(units, unit)}: {sentence}" for sentence in heard]
         values[place], k[place] = _averaged(evaluated(model, flat, seed, _sum_over(counted & _like(members[unit], counted))))
-    told = []
     good_k = _good(units.shape[0] * units.shape[1])
     bad = [_name(units, unit) for unit in asked[k > good_k]]
     if bad:
@@ -384,32 +386,36 @@ def _psis(fit: "Fit", units: xr.DataArray) -> ELPDDataLOO:
 
 def _without(
     fit: "Fit", units: xr.DataArray, members: list[np.ndarray], unit: int, seed: int, options: dict[str, Any], constants: bool
-) -> tuple[float, float]:
-    """Exact log predictive density of a unit by a refit without it, and the Pareto k of the average over draws."""
+) -> tuple[float, float, list[str]]:
+    """Exact log predictive density of a unit by a refit without it, the Pareto k of the average over draws, and what the refit warned of."""
     model, by = needed(fit, "refits"), units.dims[-1]
     counted = _cells(model, observations(fit, constants))
     gone = _cells(model, units.isel(observation=[unit])) if by == "observation" else _like(members[unit], counted)
-    flat = _refitted(fit, model, gone, seed, options)
+    flat, heard = _refitted(fit, model, gone, seed, options)
     if by != "trajectory":
-        return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone)))
+        return *_averaged(evaluated(model, flat, seed, _sum_over(counted & gone))), heard
     row = int(np.flatnonzero(members[unit].any(axis=1))[0])
     local = Local(model)
     latent = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
     # The refit knows the trajectory's own unknowns from their prior alone: they are drawn near where its data put them, and weighted.
     if not local.size:
-        return _averaged(evaluated(model, flat, seed, _sum_over(counted & gone, row)))
+        return *_averaged(evaluated(model, flat, seed, _sum_over(counted & gone, row))), heard
     flat, ratio = local.proposed(latent, flat, row, seed)
     values = evaluated(model, flat, seed, _sum_over(counted & gone, row)) + ratio
-    return _averaged(np.where(np.isnan(values), -np.inf, values))  # a proposal without an equilibrium has no density, and counts
+    # A proposal without an equilibrium has no density, and counts.
+    return *_averaged(np.where(np.isnan(values), -np.inf, values)), heard
 
 
-def _refitted(fit: "Fit", model: ForwardModel, gone: np.ndarray, seed: int, options: dict[str, Any]) -> np.ndarray:
-    """Draws `(n, size)` of the posterior without the part `gone` of the record, of the mask's shape."""
-    settings = json.loads(fit.tree.attrs["inference"])
-    known = {name: settings[name] for name in KEPT if name in settings}
+def _refitted(
+    fit: "Fit", model: ForwardModel, gone: np.ndarray, seed: int, options: dict[str, Any]
+) -> tuple[np.ndarray, list[str]]:
+    """Draws `(n, size)` of the posterior without the part `gone` of the record, of the mask's shape, and what the fit warned of."""
+    # What was asked for, not what came of it: a fit that settled early or was interrupted does not shorten its refits.
+    asked = json.loads(fit.tree.attrs["inference"]).get("asked", {})
+    known = {name: asked[name] for name in KEPT if name in asked}
     again = refit_model(masked(model, gone), fit.method, seed=seed, start=fit, prior_samples=0, **{**known, **options})
     latent = again.tree["unconstrained_posterior"]["latent"].to_numpy()
-    return latent.reshape(-1, latent.shape[-1])
+    return latent.reshape(-1, latent.shape[-1]), again.warnings
 
 
 def masked(model: ForwardModel, gone: np.ndarray) -> ForwardModel:

@@ -25,6 +25,8 @@ from .progress import bar
 
 log = logging.getLogger(__name__)
 
+NUM_WARMUP = 300
+
 CHUNK = 50
 """Draws per compiled call: between two of them progress is shown, a checkpoint written, an interrupt heard."""
 
@@ -39,6 +41,7 @@ class Draws:
     stats : per draw: diverging, failed_solve, energy, n_steps, tree_depth, acceptance_rate, lp, step_size; each `(chain, draw)`.
     chain_method : how the chains were run, in words.
     warmup_steps : leapfrog steps spent in warm-up, over all chains.
+    warmup_bad : transitions of the warm-up, over all chains, that diverged or ended at a failed solve.
     interrupted : whether an interrupt ended the chains before their time.
     centring : for every pooled parameter the mean share by which its deviations were centred.
     """
@@ -47,16 +50,15 @@ class Draws:
     stats: dict[str, np.ndarray]
     chain_method: str
     warmup_steps: int
+    warmup_bad: int
     interrupted: bool = False
     centring: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def layout(num_chains: int) -> tuple[int, int]:
-    """Threads, and chains vectorised in each: as many threads as there are cores for this process and as divide the chains evenly."""
-    groups = min(num_chains, len(cores()))
-    while num_chains % groups:
-        groups -= 1
-    return groups, num_chains // groups
+def layout(num_chains: int) -> list[int]:
+    """Chains vectorised in each thread: on a CPU as even as can be over the cores for this process, on an accelerator all in one."""
+    groups = min(num_chains, len(cores())) if jax.default_backend() == "cpu" else 1
+    return [len(part) for part in np.array_split(np.arange(num_chains), groups)]
 
 
 def sample(
@@ -64,7 +66,7 @@ def sample(
     mode: Mode,
     *,
     num_chains: int = 4,
-    num_warmup: int = 300,
+    num_warmup: int = NUM_WARMUP,
     num_samples: int = 500,
     seed: int = 0,
     target_accept_prob: float = 0.8,
@@ -75,9 +77,10 @@ def sample(
     """Draw from the posterior with NumPyro's NUTS.
 
     The sampler works on `x` with `latents = mode + factor @ x`, so that the posterior is close to a standard normal where the data speak; step size
-    and a diagonal mass matrix are adapted in warm-up. Chains start at Laplace draws around the mode. They are split over threads, one per core,
-    and vectorised inside each. Deviations of pooled paths are centred as far as `bayes_mfg.inference.centring` says, and `x` then stands for the
-    coordinates in which they are.
+    and a diagonal mass matrix are adapted in warm-up. Chains start at Laplace draws around the mode; where the search for it found others that are
+    about as probable (`Mode.others`), chains take turns in starting there, so that R-hat can tell whether they went from one to the other. On a CPU
+    chains are split over threads, one per core, and vectorised inside each; on an accelerator all are vectorised. Deviations of pooled paths are
+    centred as far as `bayes_mfg.inference.centring` says, and `x` then stands for the coordinates in which they are.
 
     A point at which an equilibrium is not found has a NaN density: the trajectory ends there, the draw is counted as a failed solve and not as a
     divergence (whether or not its energy was off before). To tell the two apart, transitions that ended at a bad point are run again with a
@@ -91,20 +94,33 @@ def sample(
     FitError : when no starting point with a finite density is found for a chain.
     KeyboardInterrupt : when interrupted before there are enough draws.
     """
-    groups, width = layout(num_chains)
-    sampler = compiled(
-        model,
-        f"nuts/{width}/{num_warmup}/{target_accept_prob}/{max_tree_depth}",
-        lambda: _Sampler(model, width, num_warmup, target_accept_prob, max_tree_depth),
-    )
+    widths = layout(num_chains)
+    groups = len(widths)
+    samplers = [
+        compiled(
+            model,
+            f"nuts/{width}/{num_warmup}/{target_accept_prob}/{max_tree_depth}",
+            lambda: _Sampler(model, num_warmup, target_accept_prob, max_tree_depth),
+        )
+        for width in widths
+    ]
     pooled = centring(model)
     share = None if pooled is None else shares(model, mode)
     location, factor = (mode.location, mode.factor) if share is None else centred(model, mode, share)
     args: tuple = (model.data, jnp.asarray(location), jnp.asarray(factor))
     args += () if share is None else (jnp.asarray(share),)
     keys = jax.random.split(jax.random.key(seed), num_chains)
-    starts = jnp.stack([_start(model, args, key) for key in keys])
-    states = [sampler.start(starts[g * width : (g + 1) * width], keys[g * width : (g + 1) * width], args) for g in range(groups)]
+    centres = [
+        location,
+        *(other if pooled is None or share is None else pooled.back(jnp.asarray(other), args[3]) for other in mode.others),
+    ]
+    starts = jnp.stack([_start(model, args, key, np.asarray(centres[k % len(centres)])) for k, key in enumerate(keys)])
+    parts_of = np.split(np.arange(num_chains), np.cumsum(widths)[:-1])
+    states = [sampler.start(starts[part], keys[part], args) for sampler, part in zip(samplers, parts_of, strict=True)]
+    if len(set(widths)) > 1:
+        for sampler, state in zip(samplers, states, strict=True):
+            # NumPyro's handlers belong to the process: two programs must not be traced in two threads at a time.
+            sampler.run(state, 0, args)
     stop = threading.Event()
 
     with (
@@ -113,7 +129,7 @@ def sample(
     ):
 
         def run(group: int) -> _Chains:
-            chains = _Chains(sampler, states[group], args, num_warmup)
+            chains = _Chains(samplers[group], states[group], args, num_warmup)
             stage = f"nuts-{group}"
             if checkpoint is not None:
                 for part in checkpoint.read(stage):
@@ -157,9 +173,11 @@ def sample(
         "tree_depth": np.ceil(np.log2(kept["n_steps"] + 1)).astype(int),
         **{name: kept[name] for name in ("energy", "n_steps", "acceptance_rate", "lp", "step_size")},
     }
-    method = f"{groups} thread{'s' if groups > 1 else ''}, {width} chain{'s' if width > 1 else ''} vectorised in each"
+    side = " or ".join(map(str, sorted(set(widths))))
+    method = f"{groups} thread{'s' if groups > 1 else ''}, {side} chain{'s' if max(widths) > 1 else ''} vectorised in each"
     told = {} if pooled is None or share is None else pooled.told(share)
-    return Draws(flat, stats, method, sum(chains.warmup_steps for chains in every), count < num_samples, told)
+    steps, bad = (sum(chains.in_warmup(name) for chains in every) for name in ("n_steps", "diverging"))
+    return Draws(flat, stats, method, steps, bad, count < num_samples, told)
 
 
 def _lengths(num_warmup: int, num_samples: int) -> list[int]:
@@ -188,10 +206,9 @@ class _Chains:
         """Transitions after warm-up."""
         return max(0, sum(part["x"].shape[1] for part in self.parts) - self.num_warmup)
 
-    @property
-    def warmup_steps(self) -> int:
-        """Leapfrog steps of the warm-up, over the chains."""
-        return int(self._all("n_steps")[:, : self.num_warmup].sum())
+    def in_warmup(self, name: str) -> int:
+        """Sum of a figure over the chains' warm-up."""
+        return int(self._all(name)[:, : self.num_warmup].sum())
 
     def go_on(self, length: int) -> dict[str, np.ndarray]:
         """Make transitions; what a checkpoint keeps of them."""
@@ -218,9 +235,9 @@ class _Chains:
 
 
 class _Sampler:
-    """NumPyro's NUTS kernel for one model structure and one number of chains side by side."""
+    """NumPyro's NUTS kernel for one model structure."""
 
-    def __init__(self, model: ForwardModel, width: int, num_warmup: int, target_accept_prob: float, max_tree_depth: int) -> None:
+    def __init__(self, model: ForwardModel, num_warmup: int, target_accept_prob: float, max_tree_depth: int) -> None:
         self._init, self._kernel = hmc(potential_fn_gen=_potential(model), algo="NUTS")
         self._settings = {
             "num_warmup": num_warmup,
@@ -281,18 +298,19 @@ def _potential(model: ForwardModel) -> Any:
     return potential
 
 
-def _start(model: ForwardModel, args: tuple, key: Array) -> Array:
-    """A Laplace draw around the mode, pulled towards it until its density is finite."""
+def _start(model: ForwardModel, args: tuple, key: Array, centre: np.ndarray) -> Array:
+    """A Laplace draw around a mode, pulled towards it until its density is finite; in the sampler's coordinates, which are about the best mode."""
     height, pooled = potential(model), centring(model)
     data, location, factor = (np.asarray(part) if k else part for k, part in enumerate(args[:3]))
-    x = jax.random.normal(jax.random.fold_in(key, 1), location.shape)
+    middle = np.linalg.solve(factor, centre - location) if np.any(centre != location) else np.zeros(location.shape)
+    away = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), location.shape))
     for _ in range(12):
-        flat = jnp.asarray(location + factor @ np.asarray(x))
+        flat = jnp.asarray(location + factor @ (middle + away))
         if pooled is not None:
             flat, _ = pooled.out(flat, args[3])
         if np.isfinite(float(height(flat, data))):
-            return x
-        x = 0.5 * x
+            return jnp.asarray(middle + away)
+        away = 0.5 * away
     raise FitError(
         "No starting point with a finite density was found near the mode; the mode lies at the edge of what can be solved."
     )

@@ -5,9 +5,11 @@ import hashlib
 import multiprocessing
 import multiprocessing.reduction
 import os
+import platform
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -37,6 +39,17 @@ def cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def processor() -> str:
+    """What compiled programs depend on of the processor, its model and its instructions: rounding differs between kinds."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    known = dict(line.split(":", 1) for line in lines if ":" in line)
+    told = {name.strip(): value.strip() for name, value in known.items()}
+    return " ".join([told.get("model name", platform.processor()), digest(told.get("flags", told.get("Features", "")))[:12]])
 
 
 def processes(workers: int | None = None) -> concurrent.futures.ProcessPoolExecutor:

@@ -36,6 +36,12 @@ NEAR = 0.1
 CLOSE = 5e-5
 """Length of the Newton step left, in posterior sds, at which the mode counts as found."""
 
+RIVAL = 2.0
+"""Nats below the best up to which the end of a start is a mode to be reckoned with."""
+
+APART = 3.0
+"""Posterior sds beyond which two ends are two modes."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
@@ -55,6 +61,7 @@ class Mode:
         have many optima for one path, the largest difference of a path at any time (or of another unknown) in its sds.
     converged : whether the search ended at a minimum, and not at its limit of steps or where no step helped.
     flat : directions in which the curvature is flat, negative or could not be taken; they have unit scale.
+    others : ends of starts `(m, size)` within `RIVAL` of the best and more than `APART` away from it and from one another, the most probable first.
     """
 
     location: np.ndarray
@@ -68,6 +75,7 @@ class Mode:
     distance: float
     converged: bool
     flat: int
+    others: np.ndarray
 
 
 class _Objective:
@@ -231,8 +239,9 @@ def find_mode(
         shown.update()
     value, gradient = objective(best)
     left = float(np.linalg.norm(factor.T @ gradient))
-    level = min(end[0] for end in ends) + 2.0
-    apart = _apart(model, factor, best, [end for height, end, _ in ends if height <= level])
+    level = min(end[0] for end in ends) + RIVAL
+    rivals = [end for height, end, _ in sorted(ends, key=lambda end: end[0]) if height <= level]
+    apart = _distances(model, factor, best, rivals)
     return Mode(
         best,
         value,
@@ -242,10 +251,11 @@ def find_mode(
         objective.evaluations,
         objective.failures,
         tuple(end[0] for end in ends),
-        apart,
+        float(np.max(apart, initial=0.0)),
         # Without a curvature a gradient has no scale: then the search's own limit has to tell.
         left <= NEAR if measured else not limited,
         flat,
+        _distinct(model, factor, best, [end for end, far in zip(rivals, apart, strict=True) if far > APART]),
     )
 
 
@@ -253,13 +263,13 @@ PATH_DRAWS = 200
 """Draws around a mode from which the sds of paths are taken."""
 
 
-def _apart(model: ForwardModel, factor: np.ndarray, best: np.ndarray, ends: list[np.ndarray]) -> float:
-    """How far the farthest of some ends lies from the best, in posterior sds; see `Mode.distance`."""
+def _distances(model: ForwardModel, factor: np.ndarray, centre: np.ndarray, ends: list[np.ndarray]) -> np.ndarray:
+    """How far some ends lie from a centre, in posterior sds; see `Mode.distance`."""
     space = coordinates(model)
-    others = [end for end in ends if not np.array_equal(end, best)]
     hidden = of_networks(space.names)
-    if not others or not hidden.any():
-        return max((float(np.linalg.norm(np.linalg.solve(factor, end - best))) for end in others), default=0.0)
+    far = [float(np.linalg.norm(np.linalg.solve(factor, end - centre))) for end in ends]
+    if not any(far) or not hidden.any():
+        return np.array(far)
     networks = {name.split("/")[0] for name, is_hidden in zip(space.names, hidden, strict=True) if is_hidden}
     rest = np.array([name.split("/")[0] not in networks for name in space.names])
 
@@ -268,14 +278,25 @@ def _apart(model: ForwardModel, factor: np.ndarray, best: np.ndarray, ends: list
         return {name: found[name] for name in networks}
 
     along = compiled(model, "network_paths", lambda: jax.jit(jax.vmap(paths, in_axes=(0, None))))
-    around = best + np.random.default_rng(0).standard_normal((PATH_DRAWS, best.size)) @ factor.T
-    values = along(jnp.asarray(np.concatenate([[best], others, around])), model.data)
+    around = centre + np.random.default_rng(0).standard_normal((PATH_DRAWS, centre.size)) @ factor.T
+    values = along(jnp.asarray(np.concatenate([[centre], ends, around])), model.data)
     joint = np.concatenate([np.reshape(value, (len(value), -1)) for value in values.values()], axis=1)
-    low, high = quantiles(joint[1 + len(others) :], (0.1587, 0.8413))  # tails of a path behind a link are heavy
+    low, high = quantiles(joint[1 + len(ends) :], (0.1587, 0.8413))  # tails of a path behind a link are heavy
     with np.errstate(divide="ignore", invalid="ignore"):
-        far = np.nan_to_num(np.abs(joint[1 : 1 + len(others)] - joint[0]) / (0.5 * (high - low))).max()
+        along_paths = np.nan_to_num(np.abs(joint[1 : 1 + len(ends)] - joint[0]) / (0.5 * (high - low))).max(axis=1)
     sds = np.linalg.norm(factor, axis=1)[rest]
-    return max(float(far), *(float(np.max(np.abs(end - best)[rest] / sds, initial=0.0)) for end in others))
+    elsewhere = [float(np.max(np.abs(end - centre)[rest] / sds, initial=0.0)) for end in ends]
+    return np.maximum(along_paths, elsewhere)
+
+
+def _distinct(model: ForwardModel, factor: np.ndarray, best: np.ndarray, ends: list[np.ndarray]) -> np.ndarray:
+    """Of ends that are far from the best, those that are far from one another, too, `(m, size)`; the first of each group."""
+    found: list[np.ndarray] = []
+    while ends:
+        found.append(ends[0])
+        far = _distances(model, factor, ends[0], ends)
+        ends = [end for end, distance in zip(ends, far, strict=True) if distance > APART]
+    return np.array(found).reshape(len(found), best.size)
 
 
 @dataclasses.dataclass(frozen=True)

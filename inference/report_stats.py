@@ -382,6 +382,20 @@ class Convergence:
     missing: int
 
 
+def lost_to_solves(tree: xr.DataTree) -> str:
+    """How many transitions of NUTS ended at parameters without an equilibrium, as a share of all, and how many of the warm-up ended badly."""
+    stats = group(tree, "sample_stats")
+    if "failed_solve" not in stats:
+        return ""
+    failed, count = int(np.nansum(stats["failed_solve"].values)), stats["failed_solve"].size
+    text = (
+        f"{failed} of {count} transitions ({100 * failed / max(count, 1):.2g} %) met parameters whose equilibrium was not found"
+    )
+    settings = decode(tree.attrs, "inference", dict)
+    bad, warmup = settings.get("warmup_bad_transitions"), settings.get("warmup_transitions")
+    return text if not bad else f"{text}; of {warmup} in the warm-up {bad} did so or diverged"
+
+
 def convergence(dataset: xr.Dataset, chains: bool = True) -> list[Convergence]:
     """Mean, sd, 90 % interval, ESS and R-hat of each variable; without `chains` (independent draws) no ESS and no R-hat."""
     return [

@@ -30,6 +30,7 @@ from .report_stats import (
     identified,
     labels,
     learning,
+    lost_to_solves,
     observation,
     paths,
     quantities,
@@ -74,11 +75,12 @@ def summary(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
         how = _RANDOMISED.get(str(decode(tree.attrs, "inference", dict).get("randomised")), "")
         parts.append(paragraph(f"An ensemble of independent point fits: R-hat and ESS do not apply. {how}".strip()))
     elif not sampled(tree):
-        text = (
-            "The posterior is a variational approximation, drawn independently: R-hat and ESS do not apply, and how close it is "
-            "to the true posterior was not checked. Variational bands tend to be too narrow."
+        parts.append(
+            paragraph(
+                "The posterior is a variational approximation, drawn independently: R-hat and ESS do not apply, and variational bands tend to be "
+                f"too narrow. {_pareto(tree)}"
+            )
         )
-        parts.append(paragraph(text))
     elif not problems:
         text = "No convergence check failed: what was recorded of R-hat, ESS, divergences and failed solves is within limits."
         parts.append(paragraph(text, "verdict good"))
@@ -92,6 +94,20 @@ def summary(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
         items = "".join(f"<li>{escape(w)}</li>" for w in heard)
         parts.append(f'<div class="warnings" role="note"><strong>Warnings</strong><ul>{items}</ul></div>')
     return "".join(parts) + tiles(head)
+
+
+def _pareto(tree: xr.DataTree) -> str:
+    """What the importance ratios say of a guide."""
+    settings = decode(tree.attrs, "inference", dict)
+    k, limit = settings.get("pareto_k"), settings.get("pareto_k_limit")
+    if k is None or limit is None:
+        return "How close it is to the posterior could not be judged by its importance ratios."
+    if k > limit:
+        return f"It is far from the posterior: Pareto k of its importance ratios is {k:.2f}, and up to {limit:.2f} would do."
+    weighted = (
+        "the draws were reweighted by them" if settings.get("importance") else "importance=True would reweight the draws by them"
+    )
+    return f"Pareto k of its importance ratios is {k:.2f}; up to {limit:.2f} they can be trusted, and {weighted}."
 
 
 def _story(tree: xr.DataTree) -> str:
@@ -173,8 +189,8 @@ def _figures(tree: xr.DataTree, rows: Sequence[Convergence]) -> tuple[list[tuple
         add("Divergences", str(diverging), "none wanted", diverging > 0, text)
     failed = _total(tree, "failed_solve")
     if failed is not None:
-        text = f"{plural(failed, 'equilibrium solve')} failed, and the parameters that led there were rejected."
-        add("Failed solves", str(failed), "none wanted", failed > 0, text)
+        text = f"{lost_to_solves(tree)}; these proposals were rejected."
+        add("Failed solves", str(failed), "transitions that met one; none wanted", failed > 0, text)
     covered = coverage(tree)
     if covered:
         inside, total = (sum(v[i] for v in covered.values()) for i in (0, 1))

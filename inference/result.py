@@ -18,6 +18,7 @@ from bayes_mfg.models import ForwardModel, describe
 from .assemble import derived, finite, observed
 from .coordinates import coordinates
 from .files import replacing
+from .report_stats import lost_to_solves
 
 SAME = 1e-6
 """Difference of populations, values and parameters up to which a loaded fit's first draw means the same to the model that is given."""
@@ -81,6 +82,7 @@ class Fit:
         -------
         DataFrame
             One row per quantity; columns of `arviz.summary`, and the median. R-hat and ESS are absent for point estimates and ensembles of them.
+            `attrs["failed_solves"]` says which share of NUTS's transitions met parameters without an equilibrium.
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
@@ -112,7 +114,9 @@ class Fit:
             ]
         for table, part in zip(tables, parts.values(), strict=True):
             table.insert(2, "median", part.median(("chain", "draw")).to_numpy().ravel())
-        return pd.concat(tables)
+        every = pd.concat(tables)
+        every.attrs = {"failed_solves": lost_to_solves(self.tree)} if self.method == "nuts" else {}
+        return every
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Write the tree to one netCDF file, whole or not at all.

@@ -179,7 +179,6 @@ def approximate(
         "num_steps": len(losses),
         **({"interrupted": True} if interrupted else {}),
         **({"settled": done} if averaged else {}),
-        "elbo": float(elbo[np.isfinite(elbo)][-max(len(elbo) // 10, 1) :].mean()),
         "skipped_updates": skipped,
     }
     found = _judged(model, mode, x, log_guide, settings, warnings, importance, seed)
@@ -338,9 +337,12 @@ def _judged(
     trusted = pareto_k <= limit
     settings |= {
         "rejected_draws": int((~good).sum()),
+        # Of the guide that gave the draws; the trace is of the guides on the way. Draws without an equilibrium would make it minus infinity.
+        **({"elbo": float(ratios.mean() + np.linalg.slogdet(mode.factor)[1])} if good.all() else {}),
         **({} if np.isnan(pareto_k) else {"pareto_k": pareto_k}),
         "importance_ess": float(1.0 / np.sum(weights**2)),
         "importance": importance and trusted,
+        "pareto_k_limit": limit,
     }
     if np.isnan(pareto_k) and len(ratios) >= FEWEST:
         warnings.append(

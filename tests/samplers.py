@@ -54,6 +54,13 @@ def sometimes(model, *, seed):
     return exact(model, seed=seed)
 
 
+def breaking(model, *, seed):
+    """Breaks on about half of the data, by an error of its own."""
+    if seed % 2:
+        raise ZeroDivisionError("none left")
+    return exact(model, seed=seed)
+
+
 def flat(model, *, seed):
     """Draws of a wrong shape."""
     return exact(model, seed=seed).ravel()

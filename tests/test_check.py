@@ -133,6 +133,13 @@ def test_fits_that_fail_are_counted(model):
     assert f"{failed} of 20 simulations: fit failed." in found.warnings
 
 
+def test_a_sampler_that_breaks_costs_one_simulation(model):
+    found = check(model, samplers.breaking, simulations=20, seed=0)
+    failed = found.outcomes["outcome"].str.startswith("fit failed: ZeroDivisionError: ").sum()
+    assert 0 < failed < 20
+    assert len(found.ranks) == 20 - failed
+
+
 def test_known_gaps_and_sizes_are_kept():
     """Counts are simulated with the sizes of the data, and what is masked has no part, whatever it holds."""
     full = simulated(noise="multinomial", size=40, seed=1)
@@ -270,6 +277,7 @@ def test_a_reduced_study_of_nuts(model):
     ("options", "sentence"),
     [
         ({"method": "point"}, "'point' has no draws of a posterior"),
+        ({"method": "svi", "guide": "point-mass"}, "'point-mass' has no draws of a posterior"),
         ({"method": "gibbs"}, "unknown method 'gibbs'"),
         ({"simulations": 0}, "simulations is 0"),
         ({"method": "ensemble"}, "'ensemble' has no draws of a posterior"),

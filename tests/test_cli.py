@@ -17,10 +17,12 @@ import pytest
 import xarray as xr
 
 from bayes_mfg.cli import main
+from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, load, nuts
 from bayes_mfg.inference.checkpoint import Checkpoint
 from bayes_mfg.inference.files import locked
 from bayes_mfg.inference.report_stats import coverage
+from bayes_mfg.runs import discard_checkpoint, unfinished
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -303,7 +305,7 @@ def test_an_interrupted_run_leaves_a_fit_and_goes_on(
     def watched(self: Checkpoint, stage: str, number: int, arrays: Any) -> None:
         write(self, stage, number, arrays)
         if (stage, number) == ("nuts-0", 1):
-            while nuts.layout(2)[0] == 2 and not self._path("nuts-1", 1).exists():
+            while len(nuts.layout(2)) == 2 and not self._path("nuts-1", 1).exists():
                 time.sleep(0.01)  # the other thread must have come as far
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.5)  # until the main thread has heard it
@@ -357,6 +359,24 @@ def test_what_was_kept_survives_an_error(
     monkeypatch.setattr("bayes_mfg.inference.fit", failing(FitError("No.")))
     assert main(["fit", "quick.toml", "--out", "a/b", "--resume"]) == 1
     assert "goes on." in capsys.readouterr().err and Path("a/.b.part/checkpoint/nuts-0-000000.npz").exists()
+
+
+def test_a_kill_while_the_checkpoint_goes_leaves_all_of_it_or_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Path("runs/quick-er-20260101-000000/checkpoint")
+    kept.mkdir(parents=True)
+    for name in ("about.json", "mode-000000.npz"):
+        (kept / name).touch()
+
+    def killed(path: Path, **_: Any) -> None:
+        (path / "about.json").unlink()
+        raise SystemExit
+
+    monkeypatch.setattr("bayes_mfg.runs.shutil.rmtree", killed)
+    with pytest.raises(SystemExit):
+        discard_checkpoint(kept.parent)
+    assert not kept.exists()
+    with pytest.raises(InputError, match="no unfinished run"):
+        unfinished(None, "quick-er")
 
 
 def test_there_may_be_nothing_to_go_on_with(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

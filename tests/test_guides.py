@@ -215,7 +215,6 @@ def test_updates_end_early_and_a_resumed_fit_ends_at_the_same_update(model, guid
     told, elbo = settings_of(result), result.tree["elbo"]["elbo"].to_numpy()
     assert told["settled"] is True and len(elbo) == told["num_steps"] < 2000
     assert not [sentence for sentence in result.warnings if "settled" in sentence]
-    assert told["elbo"] == pytest.approx(np.nanmean(elbo[-len(elbo) // 10 :]), abs=0.02)
     assert settled(-elbo, 0.1) and not settled(-elbo[:-100], 0.1)
     assert "ELBO of" in render(result.tree)
     for path in sorted((tmp_path / "c").glob("svi-*.npz"))[-2:]:

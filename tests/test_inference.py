@@ -323,9 +323,9 @@ def test_the_elbo_is_a_bound_on_the_evidence(model):
     u = np.linspace(-1.5, 2.5, 2001)
     density = -np.asarray(jax.jit(lambda many: jax.lax.map(lambda x: space.potential(x[None], model.data), many))(jnp.asarray(u)))
     evidence = float(np.log(np.sum(np.exp(density - density.max())) * (u[1] - u[0])) + density.max())
-    result = fit(model, method="svi", num_steps=300, num_samples=50, prior_samples=0, seed=0)
+    result = fit(model, method="svi", num_steps=300, num_samples=400, prior_samples=0, seed=0)
     elbo = json.loads(result.tree.attrs["inference"])["elbo"]
-    assert evidence - 0.3 < elbo < evidence + 0.02  # above by the noise of its average, at most
+    assert evidence - 0.3 < elbo < evidence + 0.02  # above by the noise of its draws, at most
 
 
 def test_nothing_is_printed_without_a_terminal(model, fitted, capfd):
@@ -345,6 +345,23 @@ def fragile(model, posterior):
     return calibration(model.population, Fragile(float(np.exp(np.interp(0.8, np.cumsum(mass), u)))))
 
 
+def assert_no_nan(result):
+    for group in result.tree.subtree:
+        for name, variable in group.variables.items():
+            if variable.dtype.kind == "f":
+                assert not np.isnan(variable.to_numpy()).any(), f"{group.path}/{name}"
+
+
+@pytest.mark.slow
+def test_updates_that_met_failed_solves_are_skipped_and_leave_no_gap(fragile):
+    options = {"num_steps": 300, "num_samples": 100, "prior_samples": 20, "num_particles": 4}
+    result = fit(fragile, method="svi", guide="mean-field", seed=0, **options)
+    told = json.loads(result.tree.attrs["inference"])
+    assert told["skipped_updates"] > 0
+    assert result.tree["elbo"].sizes["update"] == told["num_steps"] - told["skipped_updates"]
+    assert_no_nan(result)
+
+
 @pytest.mark.slow
 def test_failed_solves_are_counted_and_the_rest_is_the_truncated_posterior(fragile, posterior):
     result = fit(fragile, **{**QUICK, "num_samples": 1000})
@@ -353,9 +370,10 @@ def test_failed_solves_are_counted_and_the_rest_is_the_truncated_posterior(fragi
     assert failed > 50
     assert not (stats["diverging"] & stats["failed_solve"]).any()
     assert int(stats["diverging"].sum()) < 0.01 * failed
-    assert any(sentence.startswith(f"{failed} of 2000 transitions met") for sentence in result.warnings)
-    for name in ("mu", "value", "gamma"):
-        assert np.isfinite(result.tree["posterior"][name]).all()
+    lost = f"{failed} of 2000 transitions ({failed / 20:.2g} %) met parameters whose equilibrium was not found; of 600 in the warm-up "
+    assert any(sentence.startswith(lost) for sentence in result.warnings)
+    assert result.summary().attrs["failed_solves"].startswith(lost)
+    assert_no_nan(result)
     limit = np.log(fragile.game.limit)
     assert (log_gamma(result) <= limit).all()
     lost = 100 - result.tree["prior"].sizes["draw"]

@@ -1,5 +1,7 @@
 """Protects leaving data out: densities of what was left out are those of integrals and exact refits, and failures of reweighting are told."""
 
+import json
+
 import arviz as az
 import direct
 import jax.numpy as jnp
@@ -218,13 +220,39 @@ def test_every_forecast_of_the_future_sees_the_past_alone(fitted, monkeypatch):
 
     def spied(fit, model, gone, seed, options):
         hidden.append(gone)
-        return fit.tree["unconstrained_posterior"]["latent"].to_numpy()[0, :100]
+        return fit.tree["unconstrained_posterior"]["latent"].to_numpy()[0, :100], ["It did not settle."]
 
     monkeypatch.setattr("bayes_mfg.inference.leave_out._refitted", spied)
     result = leave_future_out(fitted, blocks=3)
+    assert [told for told in result.elpd_i.attrs["warnings"] if told.endswith("It did not settle.")] == [
+        "The refit before 1 to 1.4: It did not settle.",
+        "The refit before 1.6 to 2: It did not settle.",
+    ]
     assert len(hidden) == 2
     for gone, start in zip(hidden, result.elpd_i["start"].to_numpy(), strict=True):
         np.testing.assert_array_equal(gone, np.broadcast_to((start <= TIMES)[:, None], gone.shape))
+
+
+def test_refits_take_the_options_that_were_asked_for(fitted, monkeypatch):
+    """A fit that settled after 600 updates, or was interrupted, does not shorten its refits."""
+    given = {}
+
+    class EnoughError(Exception):
+        """The options have been seen."""
+
+    def spied(model, method, **options):
+        given.update(options, method=method)
+        raise EnoughError
+
+    monkeypatch.setattr("bayes_mfg.inference.leave_out.refit_model", spied)
+    tree = fitted.tree.copy()
+    came = {"guide": "full", "num_steps": 600, "importance": False, "num_samples": 12}
+    asked = {"guide": "full", "importance": True, "tolerance": 0.2}
+    tree.attrs = {**tree.attrs, "method": "svi", "inference": json.dumps({**came, "asked": asked})}
+    with pytest.raises(EnoughError):
+        leave_future_out(Fit(tree, fitted.model), blocks=3, num_particles=4)
+    assert {name: given[name] for name in (*asked, "num_particles", "method")} == {**asked, "num_particles": 4, "method": "svi"}
+    assert "num_steps" not in given and "num_samples" not in given
 
 
 # Unknown initial populations.
