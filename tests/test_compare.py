@@ -183,7 +183,7 @@ def game_data(gamma):
 @pytest.fixture(scope="module")
 def calibrated():
     """Two models of the same data and priors, with foresight and without."""
-    options = {"observation": Dirichlet(noise=1e-2), "initial": STARTS, "substeps": 1}
+    options = {"observation": Dirichlet(noise=1e-2), "initial": STARTS, "substeps": 1, "method": "anderson"}
     games = {"game": LinearQuadratic(), "forward": ForwardDynamics(LinearQuadratic())}
     return {name: Calibration(game, game_data(1.5), PRIOR, **options) for name, game in games.items()}
 

@@ -192,7 +192,7 @@ def recorded(rows=slice(None)):
 @functools.cache
 def lq(path, rows=(0, 1, 2), **options):
     rows = list(rows)
-    options = {"initial": STARTS[rows], "substeps": 1, **options}
+    options = {"initial": STARTS[rows], "substeps": 1, "method": "anderson", **options}
     return Calibration(LinearQuadratic(2), recorded(rows), {"gamma": path}, Dirichlet(noise=NOISE), **options)
 
 

@@ -56,7 +56,8 @@ def seeded():
     mask = np.random.default_rng(0).random(seen.mask.shape) < 0.8
     data = Population(seen.times, counts=seen.counts, totals=seen.totals, states=seen.states, mask=mask)
     paths = {"beta": dist.LogNormal(-0.5, 0.3), "recovery": dist.LogNormal(-2.3, 0.3), "infection_cost": 0.1}
-    return Calibration(SIR(), data, paths, Binomial(states=["I"]), initial=Seeded(share=dist.LogUniform(1e-3, 0.3)), substeps=4)
+    start = Seeded(share=dist.LogUniform(1e-3, 0.3))
+    return Calibration(SIR(), data, paths, Binomial(states=["I"]), initial=start, substeps=4, method="newton")
 
 
 @functools.cache
