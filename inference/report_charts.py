@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from bayes_mfg.errors import InputError
+
 from .report_page import charts, figure, interval, legend, number, paragraph, plural, table
 from .report_stats import (
     MOST_PANELS,
@@ -24,7 +26,7 @@ from .report_stats import (
     quantities,
     times,
 )
-from .report_svg import HEIGHT, Band, Layer, Line, Points, chart, view
+from .report_svg import HEIGHT, Band, Layer, Line, Points, chart, mosaic, view
 from .stopping import BATCH, batches
 
 _REACH = (
@@ -84,7 +86,6 @@ def parameters(tree: xr.DataTree) -> str:
     found = quantities(tree)
     if not found:
         return absent("This fit holds no posterior draws of parameters.")
-    until, axis = data_end(tree), time_label(tree)
     figures, styles, cut, hidden = [], set(), False, []
     for quantity in found:
         detail = "; ".join(t for t in (quantity.description, quantity.path) if t)
@@ -92,18 +93,10 @@ def parameters(tree: xr.DataTree) -> str:
             hidden.append(f"{quantity.name}: {len(quantity.panels)} of {quantity.total} components shown.")
         if quantity.fixed:
             hidden.append(f"{quantity.name} is held fixed and has no chart.")
-        elif quantity.constant and len(quantity.panels) == 1:
-            figures.append(figure(_density(quantity), quantity.name, quantity.unit, detail))
-            styles.add("density")
-        elif quantity.constant:
-            figures.append(figure(_intervals(quantity), quantity.name, quantity.unit, detail))
-            styles.add("interval")
-        else:
-            for p, panel in enumerate(quantity.panels):
-                drawing, beyond = _path(quantity, p, until, axis)
-                cut = cut or beyond
-                figures.append(figure(drawing, f"{quantity.name} · {panel}" if panel else quantity.name, quantity.unit, detail))
-            styles.add("path")
+        for name, drawing, style, beyond in _drawn(tree, quantity):
+            figures.append(figure(drawing, name, quantity.unit, detail))
+            styles.add(style)
+            cut = cut or beyond
     spread = any(q.posterior.shape[0] > 1 for q in found)
     entries = [*(_POSTERIOR if spread else [("median", "estimate")])] if "path" in styles else []
     if any(q.members is not None and not q.constant for q in found):
@@ -119,6 +112,38 @@ def parameters(tree: xr.DataTree) -> str:
     if all(q.prior is None for q in found):
         still += "The prior was not saved with this fit."
     return (paragraph(still, "small") if still else "") + legend(entries) + charts(figures) + notes
+
+
+def _drawn(tree: xr.DataTree, quantity: Quantity) -> list[tuple[str, str, str, bool]]:
+    """Charts of a quantity: name, drawing, style, and whether the prior's band leaves the frame."""
+    if quantity.fixed:
+        return []
+    if quantity.constant and len(quantity.panels) == 1:
+        return [(quantity.name, _density(quantity), "density", False)]
+    if quantity.constant:
+        return [(quantity.name, _intervals(quantity), "interval", False)]
+    until, axis = data_end(tree), time_label(tree)
+    paths = [_path(quantity, p, until, axis) for p in range(len(quantity.panels))]
+    names = [f"{quantity.name} · {panel}" if panel else quantity.name for panel in quantity.panels]
+    return [(name, drawing, "path", beyond) for name, (drawing, beyond) in zip(names, paths, strict=True)]
+
+
+def picture(tree: xr.DataTree, what: str) -> str:
+    """One SVG picture of a fit's parameters or of its predictions.
+
+    Raises
+    ------
+    InputError : for something else, and where the fit holds nothing of the kind.
+    """
+    if what == "parameters":
+        drawings = [(name, drawing) for quantity in quantities(tree) for name, drawing, _, _ in _drawn(tree, quantity)]
+    elif what == "predictions":
+        drawings = [(name, drawing) for name, drawing, _ in _predicted(tree)]
+    else:
+        raise InputError(f"plot: what is {what!r}; 'parameters' or 'predictions' is needed.")
+    if not drawings:
+        raise InputError(f"plot: this fit holds no {what}.")
+    return mosaic(drawings)
 
 
 def _path(quantity: Quantity, panel: int, until: float | None, axis: str) -> tuple[str, bool]:
@@ -233,18 +258,44 @@ def _shown(total: int, shown: int, noun: str) -> list[str]:
 def predictions(tree: xr.DataTree) -> str:
     """Posterior predictive bands against the data."""
     observed, predicted = observation(tree, "observed_data"), observation(tree, "posterior_predictive")
-    if observed is None and predicted is None:
+    source = observed if observed is not None else predicted
+    if source is None:
         return absent("This fit holds neither observed data nor predictions.")
     before = observation(tree, "prior_predictive")
-    source = observed if observed is not None else predicted
-    assert source is not None
     tracks, states = labels(source, "trajectory") or [""], labels(source, "state") or [""]
-    chosen = _most(source, _MOST_STATES)
     unit = "count" if source.name == "counts" else "proportion"
+    drawn = _predicted(tree)
+    entries = [("data", "data")] if observed is not None else []
+    if predicted is not None:
+        spread = predicted.sizes.get("chain", 1) * predicted.sizes.get("draw", 1) > 1
+        entries += [("median", "predictive median"), *_POSTERIOR[1:]] if spread else [("median", "one predictive draw")]
+    entries += [("prior90", "prior predictive, 90 % band")] if before is not None else []
+    notes = _shown(len(tracks), min(len(tracks), MOST_PANELS), "trajectory")
+    notes += _shown(len(states), len(_most(source, _MOST_STATES)), "observed state")
+    notes += [_SWITCH] if any(beyond for *_, beyond in drawn) else []
+    lead = (
+        _covered(tree, unit)
+        if predicted is not None
+        else absent("This fit holds no predictions: the charts show the data alone.")
+    )
+    if observed is None:
+        lead = absent("This fit holds no observed data: the charts show predictions alone.")
+    figures = [figure(drawing, name, unit) for name, drawing, _ in drawn]
+    return lead + legend(entries) + charts(figures) + (paragraph(" ".join(notes), "small") if notes else "")
+
+
+def _predicted(tree: xr.DataTree) -> list[tuple[str, str, bool]]:
+    """Charts of predictions and data, by trajectory and state: name, drawing, and whether the prior's band leaves the frame."""
+    observed, predicted = observation(tree, "observed_data"), observation(tree, "posterior_predictive")
+    before = observation(tree, "prior_predictive")
+    source = observed if observed is not None else predicted
+    if source is None:
+        return []
+    tracks, states = labels(source, "trajectory") or [""], labels(source, "state") or [""]
     axis = time_label(tree)
-    figures, cut = [], False
+    found = []
     for r, track in enumerate(tracks[:MOST_PANELS]):
-        for s in chosen:
+        for s in _most(source, _MOST_STATES):
             core: list[Floats] = []
             layers: list[Layer] = []
             extra: list[Floats] = []
@@ -268,28 +319,13 @@ def predictions(tree: xr.DataTree) -> str:
                 x = np.union1d(x, at)
                 story += f" {plural(int(np.isfinite(seen).sum()), 'observation')}."
             low, high, beyond = view(core, extra, 0.35)
-            cut = cut or beyond
             name = " · ".join(([track] if len(tracks) > 1 else []) + [states[s]])
             drawing = chart(
                 layers, title=f"Predictions and data: {name}", description=story.strip(), x_label=axis,
                 x_range=_range(x), y_range=(low, high), data_end=_end(x, until),
             )  # fmt: skip
-            figures.append(figure(drawing, name, unit))
-    entries = [("data", "data")] if observed is not None else []
-    if predicted is not None:
-        spread = predicted.sizes.get("chain", 1) * predicted.sizes.get("draw", 1) > 1
-        entries += [("median", "predictive median"), *_POSTERIOR[1:]] if spread else [("median", "one predictive draw")]
-    entries += [("prior90", "prior predictive, 90 % band")] if before is not None else []
-    notes = _shown(len(tracks), min(len(tracks), MOST_PANELS), "trajectory")
-    notes += _shown(len(states), len(chosen), "observed state") + ([_SWITCH] if cut else [])
-    lead = (
-        _covered(tree, unit)
-        if predicted is not None
-        else absent("This fit holds no predictions: the charts show the data alone.")
-    )
-    if observed is None:
-        lead = absent("This fit holds no observed data: the charts show predictions alone.")
-    return lead + legend(entries) + charts(figures) + (paragraph(" ".join(notes), "small") if notes else "")
+            found.append((name, drawing, beyond))
+    return found
 
 
 def _covered(tree: xr.DataTree, unit: str) -> str:

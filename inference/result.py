@@ -143,6 +143,21 @@ class Fit:
 
         return write_report(self.tree, path)
 
+    def plot(self, path: str | os.PathLike[str], what: str = "parameters") -> pathlib.Path:
+        """Write one SVG picture: posterior against prior of the "parameters", or "predictions" against data.
+
+        Raises
+        ------
+        InputError : for something else, what the fit does not hold, and a folder that does not exist.
+        """
+        from .report_charts import picture
+
+        drawn = picture(self.tree, what)
+        target = pathlib.Path(path)
+        with replacing(target) as part:
+            part.write_text(drawn, encoding="utf-8", newline="\n")
+        return target
+
     def predict(self, times: Any = None, **options: Any) -> xr.Dataset:
         """Populations, values and replicated observations at given times; see `bayes_mfg.inference.predict`."""
         from .predict import predict

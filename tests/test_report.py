@@ -2,6 +2,7 @@
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.inference import report, report_page, report_stats, report_svg
+from bayes_mfg.inference import Fit, report, report_page, report_stats, report_svg
 from bayes_mfg.inference.report import render, write_report
 
 NASTY = "<script>alert(1)</script>"
@@ -281,7 +282,7 @@ def test_bad_chains_are_named():
     assert found
     assert found[1] == "∞" or float(found[1]) > 10
     assert "2 transitions diverged" in page.text
-    assert "1 equilibrium solve failed" in page.text
+    assert "1 of 1000 transitions (0.1 %) met parameters whose equilibrium was not found" in page.text
     assert "No convergence check failed" not in page.text
 
 
@@ -498,3 +499,36 @@ def test_a_view_follows_the_posterior_and_says_when_it_cuts_the_prior():
     assert report_svg.view([[0.1, 2.0]])[0] >= 0
     assert report_svg.view([[np.nan]], [[1.0, 2.0]])[0] <= 1.0
     assert report_svg.view([], []) == (0.0, 1.0, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"pareto_k": 0.4, "pareto_k_limit": 0.67, "importance": False},
+            "is 0.40; up to 0.67 they can be trusted, and importance=True",
+        ),
+        ({"pareto_k": 0.4, "pareto_k_limit": 0.67, "importance": True}, "and the draws were reweighted by them"),
+        ({"pareto_k": 1.2, "pareto_k_limit": 0.67}, "far from the posterior: Pareto k of its importance ratios is 1.20"),
+        ({}, "could not be judged"),
+    ],
+)
+def test_a_guide_is_reported_with_its_judge(settings, words):
+    tree = make_tree(chains=1, method="svi")
+    tree.attrs["inference"] = json.dumps(settings)
+    assert words in check(render(tree)).text
+
+
+def test_a_fit_is_drawn_as_one_picture(tmp_path):
+    result = Fit(make_tree())
+    for what, count in (("parameters", 3), ("predictions", 1)):
+        drawn = ET.fromstring(result.plot(tmp_path / f"{what}.svg", what).read_text())
+        inner = [element for element in drawn if element.tag.endswith("svg")]
+        assert len(inner) >= count
+        captions = [element.text for element in drawn if element.tag.endswith("text")]
+        assert len(captions) == len(inner) and all(captions)
+    with pytest.raises(InputError, match="what is 'pie'"):
+        result.plot(tmp_path / "pie.svg", "pie")
+    with pytest.raises(InputError, match="does not exist"):
+        result.plot(tmp_path / "none" / "x.svg")
+    assert not (tmp_path / "pie.svg").exists()

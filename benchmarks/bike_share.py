@@ -1,0 +1,190 @@
+"""Real days of bike share: game, forward dynamics, neural ODE, persistence and historical mean on training days, held-out weekdays and weekends.
+
+    python -m benchmarks.bike_share bay_area --data FOLDER
+    python -m benchmarks.bike_share jersey_city --data FOLDER --models game-linear forward-linear persistence
+
+bay_area: San Francisco, April to June 2014, six zones by k-means and bikes under way, a fleet of 350; the folder holds
+`bay_area_bikeshare_2014_trips.csv.gz` and `bay_area_bikeshare_2014_stations.csv`. jersey_city: Jersey City and Hoboken, September 2024, six zones
+and bikes under way, the smallest fleet; the folder holds `JC-202409-citibike-tripdata.csv.zip`. Days from six to ten in the evening in half hours.
+The first three quarters of the weekdays are fitted; the other weekdays and all weekends are predicted from their first observation. All models
+share the rates' priors and a Dirichlet-multinomial with unknown concentration.
+
+forward-*   base rates alone, constant, linear in time, or a cubic spline of four pieces
+game-*      the same with congestion and a terminal cost for every place, known effort (the scale)
+game-edge   constant base rates and a network for the worth of rides, of time and population
+neural-ode  rates by a network of time and population
+persistence the first observation; spread: how far training days were from theirs by that time
+historical  training days at that time
+
+Posteriors are Laplace's, those of networks points. Rows of JSON go to `--out` as they are done, and rows that are there are not made again: mean
+squared error (the paper's mu error), its relative error, log score, CRPS, coverage of 50 % and 90 % bands. At the end, paired differences of days:
+CRPS of each model less that of the game of the same rates, or of game-linear, with standard errors over days; neighbouring days are not
+independent, and these errors are then too small.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+
+import bayes_mfg as bm
+from bayes_mfg.inference.files import replacing
+from bayes_mfg.inference.scores import covered
+
+RATES = {
+    "constant": lambda: bm.paths.Constant(dist.LogNormal(np.log(0.3), 1.5)),
+    "linear": lambda: bm.paths.Spline(1, 1, level=0.3, level_scale=1.5, scale=1.0),
+    "smooth": lambda: bm.paths.Spline(4, 3, level=0.3, level_scale=1.5, scale=1.0),
+}
+LAPLACE: dict[str, Any] = {"method": "svi", "guide": "laplace", "starts": 1, "num_samples": 200, "prior_samples": 0, "seed": 0}
+POINT: dict[str, Any] = {"method": "point", "starts": 1, "prior_samples": 0, "seed": 0}
+MODELS = (
+    *(f"{kind}-{rates}" for rates in RATES for kind in ("forward", "game")),
+    "game-edge",
+    "neural-ode",
+    "persistence",
+    "historical",
+)
+SETS = ("training", "weekdays", "weekends")
+
+
+def population(case: str, folder: Path) -> bm.data.Population:
+    """All days of a case."""
+    days = {"minutes": 30}
+    if case == "bay_area":
+        return bm.data.read_bay_area(
+            folder / "bay_area_bikeshare_2014_trips.csv.gz",
+            bm.data.Places(zones=6, external=False),
+            station_table=folder / "bay_area_bikeshare_2014_stations.csv",
+            city="San Francisco",
+            days=bm.data.Days(first="2014-04-01", last="2014-06-30", holidays=("2014-05-26",), **days),
+            fleet=350,
+        )
+    return bm.data.read_citibike(
+        folder / "JC-202409-citibike-tripdata.csv.zip",
+        bm.data.Places(zones=6, external=False),
+        days=bm.data.Days(first="2024-09-01", last="2024-09-30", holidays=("2024-09-02",), **days),
+    )
+
+
+def divided(every: bm.data.Population) -> dict[str, bm.data.Population]:
+    """Training days, other weekdays, weekends."""
+    weekdays, weekends = (bm.data.days_of(every, kind) for kind in ("weekday", "weekend"))
+    count = int(0.75 * len(weekdays))
+    return {name: every.select(days) for name, days in zip(SETS, (weekdays[:count], weekdays[count:], weekends), strict=True)}
+
+
+def model_of(name: str, data: bm.data.Population) -> bm.models.ForwardModel:
+    """A model with dynamics of the training days."""
+    observation = bm.models.DirichletMultinomial(concentration=dist.LogNormal(np.log(100.0), 1.5))
+    if name == "neural-ode":
+        return bm.models.NeuralODE(data, width=16, observation=observation, initial="observed", substeps=4)
+    game: bm.games.Game = bm.games.BikeShare(data.n_states, effort=1.0, states=data.states)
+    if name == "game-edge":
+        worth = bm.paths.Neural(8, input=("time", "population"), scale=1.0)
+        paths: dict[str, Any] = {"base_rate": RATES["constant"](), "edge_value": worth}
+        return bm.models.Calibration(game, data, paths, observation, initial="observed", substeps=2)
+    kind, rates = name.split("-")
+    paths = {"base_rate": RATES[rates]()}
+    if kind == "game":
+        costs = {"congestion": dist.LogNormal(0.0, 1.0), "terminal_cost": dist.Normal(0.0, 2.0)}
+        return bm.models.Calibration(game, data, paths | costs, observation, initial="observed", substeps=2)
+    return bm.models.Calibration(bm.games.ForwardDynamics(game), data, paths, observation, initial="observed", substeps=2)
+
+
+def fitted_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str, Any]]:
+    """Scores of a model for every day."""
+    begin = time.perf_counter()
+    options = POINT if name in ("game-edge", "neural-ode") else LAPLACE
+    fit = bm.inference.fit(model_of(name, sets["training"]), **options)
+    seconds = time.perf_counter() - begin
+    about = {"model": name, "seconds": round(seconds, 1), "warnings": fit.warnings}
+    about |= {n: x for n, x in json.loads(fit.tree.attrs["inference"]).items() if n in ("pareto_k", "potential")}
+    rows = []
+    for part, days in sets.items():
+        for day in days.trajectories:
+            score = bm.inference.scores(fit, days.select([day]), initial="observed", seed=0).iloc[0].to_dict()
+            rows.append({**about, "set": part, "day": day, **score})
+    return rows
+
+
+def plain_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str, Any]]:
+    """Scores of what knows training days alone: each is a member of the predictive ensemble."""
+    past = sets["training"].shares
+    rows = []
+    for part, days in sets.items():
+        for number, (day, shares) in enumerate(zip(days.trajectories, days.shares, strict=True)):
+            members = np.delete(past, number, axis=0) if part == "training" else past
+            if name == "persistence":
+                members = members - members[:, :1] + shares[0]
+            ahead, truth = members[:, 1:].reshape(len(members), -1), shares[1:].reshape(-1)
+            mean = np.repeat(shares[:1], len(shares), axis=0) if name == "persistence" else members.mean(axis=0)
+            squared = (mean - shares) ** 2
+            rows.append(
+                {
+                    "model": name,
+                    "set": part,
+                    "day": day,
+                    "mu_error": float(squared.sum(axis=1).mean()),
+                    "relative_error": float((squared / (shares**2 + 1e-4)).mean()),
+                    "crps": float(bm.inference.crps_of_draws(ahead, truth).mean()),
+                    "coverage50": float(covered(ahead, truth, 0.5).mean()),
+                    "coverage90": float(covered(ahead, truth, 0.9).mean()),
+                }
+            )
+    return rows
+
+
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Means over days, and paired differences of the CRPS."""
+    frame = pd.DataFrame(rows)
+    columns = ["mu_error", "relative_error", "log_score", "crps", "coverage50", "coverage90"]
+    columns = [name for name in columns if name in frame]
+    means = frame.groupby(["set", "model"], sort=False)[columns].mean()
+    text = [means.to_string(float_format=lambda x: f"{x:.4g}")]
+    crps = frame.pivot_table(index=["set", "day"], columns="model", values="crps")
+    for name in crps.columns:
+        rival = name.replace("forward", "game") if name.startswith("forward") else "game-linear"
+        if rival == name or rival not in crps:
+            continue
+        difference = crps[name] - crps[rival]
+        for part in SETS:
+            own = difference.loc[part]
+            error = own.std(ddof=1) / np.sqrt(len(own))
+            text.append(f"{part}: CRPS of {name} less that of {rival}: {own.mean():+.5f} ({error:.5f}, {len(own)} days)")
+    return "\n".join(text)
+
+
+def main() -> int:
+    """Run the comparison."""
+    jax.config.update("jax_enable_x64", True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("case", choices=("bay_area", "jersey_city"))
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    sets = divided(population(options.case, options.data))
+    print({name: f"{days.n_trajectories} days" for name, days in sets.items()}, sets["training"].states, flush=True)
+    rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
+    for name in options.models:
+        if any(row["model"] == name for row in rows):
+            continue
+        rows += plain_rows(name, sets) if name in ("persistence", "historical") else fitted_rows(name, sets)
+        print(name, rows[-1].get("seconds", ""), "s", rows[-1].get("warnings", ""), flush=True)
+        if options.out:
+            with replacing(options.out) as part:
+                part.write_text(json.dumps(rows))
+    print(tables(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
