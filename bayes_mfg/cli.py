@@ -1,4 +1,4 @@
-"""The command line: `bayes-mfg demo`, `fit`, `identify`, `simulate`, `report`, `reproduce`.
+"""The command line: `bayes-mfg demo`, `fit`, `identify`, `simulate`, `report`, `intervene`, `reproduce`.
 
 JAX and what stands on it are imported inside functions, so that `--help` and a mistyped command answer at once, and so that
 double precision is switched on before anything is computed.
@@ -149,6 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("fit", metavar="RUN", help="folder of a run, or its fit.nc")
     report.add_argument("--out", metavar="FILE.html", help="an older page is replaced (default: report.html beside the fit)")
 
+    change = command("intervene", _intervene, "say what changes of the game would do, in every draw of a saved fit")
+    change.add_argument("fit", metavar="RUN", help="folder of a run, with its config.toml and fit.nc")
+    change.add_argument(
+        "--with", dest="changes", metavar="FILE.toml", help="tables [[intervention]], instead of those of the run's config"
+    )
+    change.add_argument("--draws", type=int, metavar="N", help="draws to use, spread evenly (default: all)")
+    change.add_argument("--out", metavar="FILE.html", help="write a page with figures, too; an older page is replaced")
+
     again = command("reproduce", _reproduce, "fit and score a benchmark of arXiv 2606.23155 on simulated data")
     again.add_argument(
         "system", metavar="SYSTEM", help="lq, mfc, cybersecurity, sir, epidemic, emissions, bike_share, el_farol or meeting"
@@ -209,6 +217,7 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
     """Fit a config's model and leave a folder: config.toml, fit.nc, report.html, run.log; with checkpoint/, too, where the fit was interrupted."""
     from bayes_mfg.config.calibration import build_model
     from bayes_mfg.inference import FitError, fit
+    from bayes_mfg.inference.intervention_page import keep
 
     failure: FitError | None = None
     say = (lambda *_: None) if options.quiet else print
@@ -250,6 +259,10 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             summary = "\n".join([*_summary(result), f"fitted in {seconds:.0f} s"])
             log.info("summary:\n%s", summary)
             result.report(work / "report.html")
+            if config.interventions:
+                keep(result.tree, {name: result.intervene(*changes) for name, changes in config.interventions.items()})
+                result.save(work / "fit.nc")
+                result.report(work / "report.html")
         except Exception as error:
             log.exception("no report")
             trouble = f"The fit is saved in {folder}, but summary and report could not be made ({type(error).__name__}: {error})."
@@ -337,6 +350,32 @@ def _report(options: argparse.Namespace, words: str) -> None:
     from bayes_mfg.inference import load
 
     print(f"report: {load(path).report(target)}")
+
+
+def _intervene(options: argparse.Namespace, words: str) -> None:
+    folder = Path(options.fit)
+    for name in ("config.toml", "fit.nc"):
+        if not (folder / name).is_file():
+            raise InputError(f"{options.fit}: there is no {name}; the folder of a run is needed.")
+    target = Path(options.out) if options.out else None
+    if target is not None:
+        _check_page(target)
+    _set_up_jax()
+    from bayes_mfg.config.calibration import build_model, load_config, load_scenarios
+    from bayes_mfg.inference import load
+    from bayes_mfg.inference.intervention_page import write_page
+
+    config = load_config(folder / "config.toml")
+    asked = load_scenarios(options.changes) if options.changes else config.interventions
+    if not asked:
+        raise InputError(f"{folder / 'config.toml'} has no tables [[intervention]]; give a file that has some by --with.")
+    fitted = load(folder / "fit.nc", build_model(config))
+    results = {name: fitted.intervene(*changes, num_draws=options.draws) for name, changes in asked.items()}
+    for name, found in results.items():
+        print("\n".join([*([name] if name else []), *found.sentences]))
+        print(f"\n{found.table().to_string(float_format=lambda x: f'{x:.3g}')}\n")
+    if target is not None:
+        print(f"page: {write_page(results, target)}")
 
 
 def _reproduce(options: argparse.Namespace, words: str) -> None:

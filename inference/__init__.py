@@ -9,6 +9,9 @@ from .fit import fit
 from .forecast import energy_of_draws, forecast_scores, wis_of_draws
 from .identifiability import identifiability
 from .identifiability_result import Direction, Identifiability, Verdict
+from .intervene import intervene
+from .intervention_result import Intervention
+from .interventions import Change, Close, Start
 from .last_layer import last_layer
 from .leave_out import leave_future_out, loo
 from .parallel import processes
@@ -21,14 +24,18 @@ from .result import Fit, load
 from .scores import crps_of_draws, scores
 
 __all__ = [
+    "Change",
     "Check",
+    "Close",
     "Contraction",
     "Direction",
     "Fit",
     "FitError",
     "Identifiability",
+    "Intervention",
     "Mode",
     "Sensitivity",
+    "Start",
     "Verdict",
     "check",
     "compare",
@@ -39,6 +46,7 @@ __all__ = [
     "fit",
     "forecast_scores",
     "identifiability",
+    "intervene",
     "last_layer",
     "leave_future_out",
     "load",

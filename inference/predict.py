@@ -59,7 +59,7 @@ def predict(
             raise InputError(
                 "predict: a path takes the observed population as input, which a new initial population does not have."
             )
-        fresh = _distributions(initial, model.population.n_states)
+        fresh = distributions(initial, model.population.n_states)
         names = [f"initial {k}" for k in range(len(fresh))]
     sizes = _totals(fit, totals, len(names), len(asked))
     left = np.clip(np.searchsorted(model.grid.times, asked, side="right") - 1, 0, len(model.grid.times) - 2)
@@ -96,7 +96,7 @@ def predict(
     )
 
 
-def chosen_draws(fit: "Fit", num_draws: int | None) -> np.ndarray:
+def chosen_draws(fit: "Fit", num_draws: int | None, where: str = "predict") -> np.ndarray:
     """Posterior draws `(n, size)` in unconstrained coordinates, chain after chain; all, or some spread evenly.
 
     Raises
@@ -109,7 +109,7 @@ def chosen_draws(fit: "Fit", num_draws: int | None) -> np.ndarray:
         return flat
     if not whole(num_draws) or not 1 <= num_draws <= len(flat):
         raise InputError(
-            f"predict: num_draws is {num_draws!r}; a whole number from 1 to {len(flat)}, the draws of the fit, is needed."
+            f"{where}: num_draws is {num_draws!r}; a whole number from 1 to {len(flat)}, the draws of the fit, is needed."
         )
     return flat[np.linspace(0, len(flat) - 1, num_draws).round().astype(int)]
 
@@ -121,7 +121,7 @@ def _one(model: ForwardModel) -> Any:
     def one(x: Array, key: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array) -> tuple:
         latents = space.latents(space.constrain(x), data)
         if start is not None:
-            latents = {**latents, "mu0": start, "raw": _renewed(model, latents["raw"], jax.random.fold_in(key, 2), len(start))}
+            latents = {**latents, "mu0": start, "raw": renewed(model, latents["raw"], jax.random.fold_in(key, 2), len(start))}
         result = model.trajectories(latents, data, jax.random.fold_in(key, 1))
         left, weight = where
 
@@ -137,18 +137,18 @@ def _one(model: ForwardModel) -> Any:
     return one
 
 
-def _renewed(model: ForwardModel, raw: dict[str, Any], key: Array, count: int) -> dict[str, Any]:
+def renewed(model: ForwardModel, raw: dict[str, Any], key: Array, count: int) -> dict[str, Any]:
     """Raw parameters with those of pooled paths' trajectories drawn anew, for `count` of them."""
     keys = dict(zip(raw, jax.random.split(key, max(len(raw), 1)), strict=False))
     pooled = {name: path for name, path in model.bound.items() if isinstance(path, PooledPath)}
     return {**raw, **{name: path.renewed(raw[name], keys[name], count) for name, path in pooled.items()}}
 
 
-def _numbers(value: Any, name: str) -> np.ndarray:
+def _numbers(value: Any, name: str, where: str = "predict") -> np.ndarray:
     try:
         return np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
-        raise InputError(f"predict: {name} is {value!r}; numbers are needed.") from error
+        raise InputError(f"{where}: {name} is {value!r}; numbers are needed.") from error
 
 
 def _times(times: Any, grid: np.ndarray) -> np.ndarray:
@@ -166,10 +166,16 @@ def _times(times: Any, grid: np.ndarray) -> np.ndarray:
     return np.clip(asked, start, end)
 
 
-def _distributions(initial: Any, d: int) -> np.ndarray:
-    fresh = np.atleast_2d(_numbers(initial, "initial"))
+def distributions(initial: Any, d: int, where: str = "predict") -> np.ndarray:
+    """New initial populations `(R, d)` from what a user passed.
+
+    Raises
+    ------
+    InputError : when they are no distributions over `d` states.
+    """
+    fresh = np.atleast_2d(_numbers(initial, "initial", where))
     if fresh.ndim != 2 or fresh.shape[1] != d or not np.all(fresh >= 0) or np.any(np.abs(fresh.sum(axis=1) - 1) > 1e-6):
-        raise InputError(f"predict: initial must hold distributions over {d} states.")
+        raise InputError(f"{where}: initial must hold distributions over {d} states.")
     return fresh
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from . import report_charts, report_tables
+from . import intervention_page, report_charts, report_tables
 from .files import replacing
 from .report_page import document
 from .report_stats import convergence, group
@@ -33,12 +33,15 @@ def render(tree: xr.DataTree) -> str:
     byline += [f"{word} {tree.attrs[k]}" for k, word in (("method", "method"), ("seed", "seed")) if k in tree.attrs]
     byline += [f"created {_moment(tree.attrs['created'])}"] if tree.attrs.get("created") else []
     solved = report_tables.has_equilibria(tree)
+    changed = intervention_page.sections(tree)
+    interventions = (("interventions", "Interventions", changed),) if changed else ()
     sections = (
         ("summary", "Summary", report_tables.summary(tree, rows)),
         ("parameters", "Parameters", report_charts.parameters(tree)),
         ("learning", "How much the data say", report_tables.data_say(tree)),
         ("predictions", "Predictions and data", report_charts.predictions(tree)),
         ("trajectories", "Population and value" if solved else "Population", report_charts.trajectories(tree)),
+        *interventions,
         ("convergence", "Convergence", report_tables.diagnostics(tree, rows)),
         ("solver", "Equilibrium solver" if solved else "Integration", report_tables.solver(tree)),
         ("data", "Data", report_tables.data(tree)),

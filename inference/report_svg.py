@@ -279,9 +279,16 @@ def chart(
     return "".join(out) + "</svg>"
 
 
-def mosaic(drawings: Sequence[tuple[str, str]]) -> str:
-    """One SVG picture of several charts under their captions, with colours of its own; captions are plain text, escaped here."""
-    columns = min(_COLUMNS, len(drawings))
+def mosaic(drawings: Sequence[tuple[str, str]], style: str = "", columns: int = _COLUMNS) -> str:
+    """One SVG picture of several charts under their captions, with colours of its own; captions are plain text, escaped here.
+
+    Parameters
+    ----------
+    drawings : caption and `svg` element of each.
+    style : rules for classes that only these drawings have.
+    columns : drawings in a row.
+    """
+    columns = min(columns, len(drawings))
     rows = math.ceil(len(drawings) / columns)
     parts = []
     for k, (caption, inner) in enumerate(drawings):
@@ -290,6 +297,6 @@ def mosaic(drawings: Sequence[tuple[str, str]]) -> str:
         parts.append(inner.replace("<svg ", f'<svg x="{x}" y="{y + _CAPTION}" width="{WIDTH}" height="{HEIGHT}" ', 1))
     size = f"{columns * WIDTH} {rows * (HEIGHT + _CAPTION)}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{_STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}"><style>{_STYLE}{style}</style>'
         f'<rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
     )

@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import arviz as az
 import numpy as np
@@ -19,6 +19,9 @@ from .assemble import derived, finite, observed
 from .coordinates import coordinates
 from .files import replacing
 from .report_stats import lost_to_solves
+
+if TYPE_CHECKING:
+    from .intervention_result import Intervention
 
 SAME = 1e-6
 """Difference of populations, values and parameters up to which a loaded fit's first draw means the same to the model that is given."""
@@ -163,6 +166,12 @@ class Fit:
         from .predict import predict
 
         return predict(self, times, **options)
+
+    def intervene(self, *interventions: Any, **options: Any) -> "Intervention":
+        """What would happen if the game were changed, draw by draw; see `bayes_mfg.inference.intervene`."""
+        from .intervene import intervene
+
+        return intervene(self, *interventions, **options)
 
     def __repr__(self) -> str:
         sizes = self.tree["posterior"].sizes

@@ -17,18 +17,18 @@ import numpyro.distributions as dist
 from jax import Array
 
 from bayes_mfg.data import Population
-from bayes_mfg.equilibrium import Branch, Code, Equilibrium, Sampled, Scheme, TimeGrid, solve
+from bayes_mfg.equilibrium import Code, Sampled, Scheme, TimeGrid, solve
 from bayes_mfg.equilibrium.grid import MOST_INTERVALS
 from bayes_mfg.equilibrium.methods import METHODS
 from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import Game, Parameter
-from bayes_mfg.paths import BoundPath, Context, Path, PooledPath
+from bayes_mfg.paths import BoundPath, Context, Path, PathFunction, PooledPath
 from bayes_mfg.paths.priors import check_count
 
 from .initial import Draw, FirstObserved, Initial, Known, resolve_initial
 from .observations import Observation, Record
-from .pieces import as_path, check_pieces, in_order_of_game
+from .pieces import as_path, beliefs, check_pieces, in_order_of_game
 from .rebuilt import Rebuilt
 
 INTERVALS = 100
@@ -328,7 +328,7 @@ class Calibration(ForwardModel):
             horizon=horizon,
             substeps=substeps,
         )
-        self.branches = _beliefs(branches, (self.grid.points, game.n_states))
+        self.branches = beliefs(branches, (self.grid.points, game.n_states))
 
     def arranged(self, population: Population) -> Population:
         return in_order_of_game(population, self.game)
@@ -336,36 +336,14 @@ class Calibration(ForwardModel):
     def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
         """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
         data = self.data if data is None else data
-        nodes = jnp.asarray(self.grid.fine_times, latents["mu0"].dtype)
-        middles = 0.5 * (nodes[:-1] + nodes[1:])
-        points = jnp.asarray(self.grid.times, nodes.dtype)
-        nobody = jnp.full((self.game.n_states,), 1.0 / self.game.n_states, nodes.dtype)
-
-        def sampled(function: Any) -> Sampled:
-            """A path of time alone, evaluated once and not inside every iteration of the fixed point."""
-            at = jax.vmap(lambda t: function(t, nobody))
-            return Sampled(at(nodes), at(middles))
-
-        own = {
-            name: path.by_trajectory(latents["raw"][name]) for name, path in self.bound.items() if isinstance(path, PooledPath)
-        }
+        dtype = latents["mu0"].dtype
+        points = jnp.asarray(self.grid.times, dtype)
 
         def one(
             mu0: Array, observed: Array, own: dict[str, Any], guess: tuple[Array, Array] | None
         ) -> tuple[dict[str, Array], dict[str, Array], Any]:
-            functions, typical = {}, {}
-            for name, path in self.bound.items():
-                seen = (jnp.asarray(self.population.times, nodes.dtype), observed) if path.needs_observed else None
-                raw = latents["raw"][name]
-                functions[name] = (
-                    path.inner.function(own[name], seen) if isinstance(path, PooledPath) else path.function(raw, seen)
-                )
-                if path.has_group:
-                    typical[name] = path.function(raw, seen)
-            params = {
-                name: function if self.bound[name].depends_on_population else sampled(function)
-                for name, function in functions.items()
-            }
+            functions, typical = self.functions(latents["raw"], observed, own)
+            params = self.sampled(functions, self.grid, dtype)
             eq = solve(
                 self.game, params, mu0, self.grid, scheme=self.scheme, method=self.method, control=self.control, guess=guess
             )
@@ -374,18 +352,56 @@ class Calibration(ForwardModel):
             )
             return reported, groups, (eq.mu, eq.value, eq.status.code, eq.residual, eq.iterations)
 
-        each = jax.vmap(one, in_axes=(0, 0, 0, None))
+        each, own = jax.vmap(one, in_axes=(0, 0, 0, None)), self.own_raw(latents["raw"])
         if self.branches is None:
             reported, groups, rest = each(latents["mu0"], data.observed, own, None)
             chosen = Trajectories(reported, *rest)._replace(groups=groups)
         else:
-            beliefs = tuple(jnp.asarray(part, nodes.dtype) for part in self.branches)
-            reported, groups, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, own, guess))(beliefs)
+            guesses = tuple(jnp.asarray(part, dtype) for part in self.branches)
+            reported, groups, rest = jax.vmap(lambda guess: each(latents["mu0"], data.observed, own, guess))(guesses)
             chosen = self._summed_out(latents, data, Trajectories(reported, *rest)._replace(groups=groups), key)
         return chosen._replace(
             parameters={name: path if self.varies_by_trajectory(name) else path[0] for name, path in chosen.parameters.items()},
             groups={name: path if self.group_varies(name) else path[0] for name, path in (chosen.groups or {}).items()},
         )
+
+    def own_raw(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Raw parameters of every trajectory's own paths, `(R, ...)`, by parameter; of the pooled ones."""
+        return {name: path.by_trajectory(raw[name]) for name, path in self.bound.items() if isinstance(path, PooledPath)}
+
+    def functions(
+        self, raw: Mapping[str, Any], observed: Array, own: Mapping[str, Any]
+    ) -> tuple[dict[str, PathFunction], dict[str, PathFunction]]:
+        """Paths of one trajectory as functions `(t, mu)`, and those of the typical one where paths are partially pooled.
+
+        Parameters
+        ----------
+        raw : raw parameters, by parameter.
+        observed : observed shares of the trajectory `(T_obs, d)`.
+        own : its row of `own_raw`.
+        """
+        functions, typical = {}, {}
+        for name, path in self.bound.items():
+            seen = (jnp.asarray(self.population.times, observed.dtype), observed) if path.needs_observed else None
+            functions[name] = (
+                path.inner.function(own[name], seen) if isinstance(path, PooledPath) else path.function(raw[name], seen)
+            )
+            if path.has_group:
+                typical[name] = path.function(raw[name], seen)
+        return functions, typical
+
+    def sampled(self, functions: Mapping[str, Any], grid: TimeGrid, dtype: Any) -> dict[str, Any]:
+        """What `solve` takes for parameters: a path of time alone evaluated once, and not inside every iteration of the fixed point."""
+        nodes = jnp.asarray(grid.fine_times, dtype)
+        middles = 0.5 * (nodes[:-1] + nodes[1:])
+        nobody = jnp.full((self.game.n_states,), 1.0 / self.game.n_states, dtype)
+
+        def at(function: Any) -> Sampled:
+            along = jax.vmap(lambda t: function(t, nobody))
+            return Sampled(along(nodes), along(middles))
+
+        moving = {name for name, path in self.bound.items() if path.depends_on_population}
+        return {name: function if name in moving else at(function) for name, function in functions.items()}
 
     def _summed_out(self, latents: Mapping[str, Any], data: Data, several: Trajectories, key: Array | None) -> Trajectories:
         """One branch of every trajectory, and what the others add; arrays of `several` have a leading axis `(K, R)`.
@@ -437,31 +453,6 @@ class Calibration(ForwardModel):
             "substeps": self.grid.substeps,
             "intervals": self.grid.intervals,
         }
-
-
-def _beliefs(branches: Sequence[Any] | None, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Populations and values `(K, T, d)` that the solver sets out from, None where it starts by itself.
-
-    Raises
-    ------
-    InputError : for what is neither an equilibrium nor a pair of arrays of the grid's shape, and for a single branch.
-    """
-    if branches is None or not len(branches):
-        return None
-    solved = [b.equilibrium if isinstance(b, Branch) else b for b in branches]
-    pairs = [(b.mu, b.value) if isinstance(b, Equilibrium) else b for b in solved]
-    if len(pairs) < 2:
-        raise InputError("Calibration: branches holds one; at least two are needed to choose between, or none.")
-    for k, pair in zip(range(len(pairs)), pairs, strict=True):
-        if (
-            not isinstance(pair, tuple | list)
-            or len(pair) != 2
-            or any(np.shape(part) != shape or not np.all(np.isfinite(part)) for part in pair)
-        ):
-            raise InputError(
-                f"Calibration: branch {k} must be an equilibrium on the model's grid, or two finite arrays of shape {shape}."
-            )
-    return np.stack([np.asarray(mu) for mu, _ in pairs]), np.stack([np.asarray(value) for _, value in pairs])
 
 
 def _grid(times: np.ndarray, horizon: float | None, substeps: int | None, where: str) -> TimeGrid:

@@ -16,9 +16,11 @@ from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.equilibrium.solve import MAX_STEPS
 from bayes_mfg.errors import ConfigError, DataError, InputError
 from bayes_mfg.games import Game
-from bayes_mfg.inference import ensemble, nuts, paper, point, svi
+from bayes_mfg.inference import Change, Close, Start, ensemble, nuts, paper, point, svi
 from bayes_mfg.inference.fit import METHODS
 from bayes_mfg.inference.fit import fit as fit_function
+from bayes_mfg.inference.intervene import make_plan
+from bayes_mfg.inference.interventions import AnyIntervention
 from bayes_mfg.models import Calibration
 
 from .files import read_toml, tables, write_toml
@@ -42,9 +44,9 @@ GAMES: dict[str, type[Game]] = {
     if isinstance(kind := getattr(games, name), type)
     and issubclass(kind, Game)
     and not inspect.isabstract(kind)
-    and kind is not games.ForwardDynamics
+    and kind not in (games.Closed, games.ForwardDynamics)
 }
-"""Games by name; not the one that is made from another game, which a table of constants cannot hold."""
+"""Games by name; not those that are made from another game, which a table of constants cannot hold."""
 
 _TABLES = {
     "data": True,
@@ -55,7 +57,11 @@ _TABLES = {
     "grid": False,
     "inference": False,
     "output": False,
+    "intervention": False,
 }
+
+INTERVENTIONS = {kind.__name__: kind for kind in (Close, Change, Start)}
+"""What the kind of a table [[intervention]] may be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Config:
     prior_samples : draws of the prior.
     options : of the method.
     title : for the report.
+    interventions : scenario -> what is changed in it, together; a scenario without a name is "".
     notes : sentences for the user, such as options that an override made meaningless.
     """
 
@@ -94,6 +101,7 @@ class Config:
     prior_samples: int
     options: dict[str, Any]
     title: str
+    interventions: dict[str, tuple[AnyIntervention, ...]] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -127,7 +135,7 @@ def load_config(
     """
     text, content = read_toml(path)
     top = Place(str(path))
-    parts = tables(content, _TABLES, top, text=("initial",))
+    parts = tables(content, _TABLES, top, text=("initial",), several=("intervention",))
     notes: list[str] = []
     if data is not None:
         parts["data"] = {**parts["data"], "path": str(Path(data).absolute())}
@@ -163,6 +171,7 @@ def load_config(
         prior_samples=prior_samples,
         options=options,
         title=output,
+        interventions=scenarios(parts["intervention"], top),
         notes=tuple(notes),
     )
 
@@ -200,10 +209,41 @@ def build_model(config: Config) -> Calibration:
         _with_place(top.inside(f"paths.{name}"), partial(path.bind, parameter, context))
     _with_place(top.inside("observation"), lambda: config.observation.record(population))
     _with_place(top.inside("initial"), lambda: models.initial.resolve_initial(config.initial, population).fixed(population))
-    return _with_place(
+    model: Calibration = _with_place(
         Place(config.file),
         lambda: Calibration(config.game, population, config.paths, config.observation, initial=config.initial, **config.grid),
     )
+    for changes in config.interventions.values():
+        _with_place(top.inside("intervention"), partial(make_plan, model, changes))
+    return model
+
+
+def load_scenarios(path: str | os.PathLike[str]) -> dict[str, tuple[AnyIntervention, ...]]:
+    """Interventions of a TOML file that holds tables [[intervention]] and nothing else, by scenario.
+
+    Raises
+    ------
+    ConfigError : as `load_config`.
+    """
+    _, content = read_toml(path)
+    top = Place(str(path))
+    return scenarios(tables(content, {"intervention": True}, top, several=("intervention",))["intervention"], top)
+
+
+def scenarios(found: list[dict[str, Any]], top: Place) -> dict[str, tuple[AnyIntervention, ...]]:
+    """Interventions of tables [[intervention]]; those with one `scenario` act together.
+
+    Raises
+    ------
+    ConfigError : for an unknown kind or key, and what the intervention itself refuses.
+    """
+    together: dict[str, tuple[AnyIntervention, ...]] = {}
+    for k, table in enumerate(found, 1):
+        place = top.inside(f"intervention {k}")
+        name = convert(table.get("scenario", ""), str, place, "scenario")
+        own = {key: value for key, value in table.items() if key != "scenario"}
+        together[name] = (*together.get(name, ()), _kind(own, INTERVENTIONS, place))
+    return together
 
 
 def _with_place(place: Place, make: Callable[[], Any]) -> Any:
@@ -402,7 +442,7 @@ def _output(table: Mapping[str, Any], place: Place) -> str:
 
 def _used(parts: Mapping[str, Any], reader_options: Mapping[str, Any]) -> dict[str, Any]:
     """The tables as used; the data path is absolute, so that the text serves from any folder."""
-    used = {name: table for name, table in parts.items() if table != {}}
+    used = {name: table for name, table in parts.items() if table not in ({}, [])}
     for key in _files(READERS[parts["data"]["reader"]], reader_options):
         value = reader_options[key]
         absolute = [str(Path(one).absolute()) for one in value] if isinstance(value, list) else str(Path(value).absolute())

@@ -32,7 +32,14 @@ def read_toml(path: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
         raise ConfigError(f"{path}: not valid TOML: {error}.") from None
 
 
-def tables(content: Mapping[str, Any], names: Mapping[str, bool], place: Place, *, text: tuple[str, ...] = ()) -> dict[str, Any]:
+def tables(
+    content: Mapping[str, Any],
+    names: Mapping[str, bool],
+    place: Place,
+    *,
+    text: tuple[str, ...] = (),
+    several: tuple[str, ...] = (),
+) -> dict[str, Any]:
     """The top-level tables of a config; absent ones are empty.
 
     Parameters
@@ -41,6 +48,7 @@ def tables(content: Mapping[str, Any], names: Mapping[str, bool], place: Place, 
     names : table -> whether it must be there.
     place : the file.
     text : tables in whose place a text may stand.
+    several : tables that may come any number of times, as [[name]]; lists of them, empty where there is none.
 
     Raises
     ------
@@ -50,10 +58,15 @@ def tables(content: Mapping[str, Any], names: Mapping[str, bool], place: Place, 
     for name, needed in names.items():
         if needed and name not in content:
             raise ConfigError(f"{place.file}: the table [{name}] is missing; a config has {', '.join(f'[{n}]' for n in names)}.")
+        if name in several:
+            value = content.get(name, [])
+            if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+                raise ConfigError(f"{place.at(name)} = {shown(value)}; tables [[{name}]] are needed.")
+            continue
         value = content.get(name, {})
         if not (isinstance(value, dict) or (isinstance(value, str) and name in text)):
             raise ConfigError(f"{place.at(name)} = {shown(value)}; a table [{name}] is needed.")
-    return {name: content.get(name, {}) for name in names}
+    return {name: content.get(name, [] if name in several else {}) for name in names}
 
 
 def write_toml(content: Mapping[str, Any]) -> str:

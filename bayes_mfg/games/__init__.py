@@ -2,6 +2,7 @@
 
 from .base import Game, Parameter
 from .bike_share import BikeShare
+from .closed import Closed
 from .cybersecurity import Cybersecurity
 from .el_farol import ElFarol
 from .emissions import Emissions
@@ -14,6 +15,7 @@ from .sir import SIR
 __all__ = [
     "SIR",
     "BikeShare",
+    "Closed",
     "Cybersecurity",
     "ElFarol",
     "Emissions",

@@ -158,6 +158,35 @@ class Game(eqx.Module):
     def terminal_cost(self, t: ArrayLike, mu: Array, params: Mapping[str, Array]) -> Array:
         """Terminal cost `(d,)`."""
 
+    def closed_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array], closed: Array) -> Any:
+        """Control of every state that minimises the Hamiltonian among controls under which nobody moves into a closed state; see `Closed`.
+
+        By default that of a game whose control is the matrix of rates `(d, d)`, and whose Hamiltonian is a sum over destinations: the best response
+        with rates of zero into closed ones. Any other game says here what its agents do, or has no closures.
+
+        Parameters
+        ----------
+        t, value, mu, params : as in `best_response`.
+        closed : `(d,)`, 1 for a closed destination, 0 for another.
+
+        Raises
+        ------
+        InputError : where agents do not choose a rate for each destination.
+        """
+        control = self.best_response(t, value, mu, params)
+        if getattr(control, "shape", None) != (self.n_states, self.n_states):
+            raise InputError(
+                f"{type(self).__name__}: no state can be closed, because its agents do not choose a rate of moving to each state."
+            )
+        return control * (1.0 - closed)[None, :]
+
+    def closed_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
+        """Running cost `(d,)` where closed destinations are no choice any more, so that nothing is paid for not going there.
+
+        By default the running cost: right where a rate of zero costs nothing. A game in which it does cost something leaves these terms out here.
+        """
+        return self.running_cost(t, control, mu, params)
+
     @property
     def n_states(self) -> int:
         """Number of states `d`."""

@@ -212,9 +212,17 @@ class BikeShare(Game):
         return control
 
     def running_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        return jnp.sum(self._rides(control, mu, params), axis=1)
+
+    def _rides(self, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        """Cost of the rides to each destination, `(d, d)`."""
         effort = self.constant(params, "effort") * (control - params["base_rate"]) ** 2
         worth = self.constant(params, "edge_value") - self.constant(params, "congestion") * mu[None, :]
-        return jnp.sum((effort - worth * control) * self._elsewhere(mu.dtype), axis=1)
+        return (effort - worth * control) * self._elsewhere(mu.dtype)
+
+    def closed_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
+        # Taken off and not left out, so that whatever else a subclass adds to the running cost stays.
+        return self.running_cost(t, control, mu, params) - jnp.sum(self._rides(control, mu, params) * closed[None, :], axis=1)
 
     def terminal_cost(self, t: ArrayLike, mu: Array, params: Mapping[str, Array]) -> Array:
         return self.constant(params, "terminal_cost") + jnp.zeros_like(mu)

@@ -66,6 +66,9 @@ class ElFarol(Game):
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Array:
         return jnp.clip((value - value[::-1]) / params["switching_cost"], 0.0, self.max_rate)
 
+    def closed_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
+        return self.best_response(t, value, mu, params) * (1.0 - closed[::-1])
+
     def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
         zero = jnp.zeros_like(control[0])
         return jnp.stack([jnp.stack([zero, control[0]]), jnp.stack([control[1], zero])])

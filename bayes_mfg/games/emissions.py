@@ -101,6 +101,11 @@ class Emissions(Game):
         climb = jnp.concatenate([value[1:] - value[:-1], jnp.zeros(1, value.dtype)])
         return jnp.clip(climb, 0.0, self.constant(params, "base_rate"))
 
+    def closed_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
+        # Emissions grow unless they are abated: below a closed rung firms have to abate in full, and pay for it.
+        above = jnp.concatenate([closed[1:], jnp.zeros(1, closed.dtype)])
+        return jnp.where(above > 0, self.constant(params, "base_rate"), self.best_response(t, value, mu, params))
+
     def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
         return jnp.diag((self.constant(params, "base_rate") - control)[:-1], k=1)
 

@@ -68,6 +68,9 @@ class ForwardDynamics(Game):
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Any:
         return self.game.best_response(t, jnp.zeros_like(value), mu, params)
 
+    def closed_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array], closed: Array) -> Any:
+        return self.game.closed_response(t, jnp.zeros_like(value), mu, params, closed)
+
     def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
         return self.game.rates(t, control, mu, params)
 

@@ -109,10 +109,17 @@ class LinearQuadratic(Game):
         return control
 
     def running_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
-        off_diagonal = 1.0 - jnp.eye(self.size, dtype=mu.dtype)
-        effort = (control - self.constant(params, "base_rate")) ** 2 * off_diagonal
         crowding = self.constant(params, "congestion") * mu**self.congestion_power
-        return jnp.sum(effort * self._weight(mu, params)[None, :], axis=1) + crowding
+        return jnp.sum(self._effort(control, mu, params), axis=1) + crowding
+
+    def _effort(self, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
+        """Cost of the rate into each destination, `(d, d)`."""
+        off_diagonal = 1.0 - jnp.eye(self.size, dtype=mu.dtype)
+        return (control - self.constant(params, "base_rate")) ** 2 * off_diagonal * self._weight(mu, params)[None, :]
+
+    def closed_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
+        # Taken off and not left out, so that whatever else a subclass adds to the running cost stays.
+        return self.running_cost(t, control, mu, params) - jnp.sum(self._effort(control, mu, params) * closed[None, :], axis=1)
 
     def terminal_cost(self, t: ArrayLike, mu: Array, params: Mapping[str, Array]) -> Array:
         ladder = jnp.arange(self.size - 1, -1, -1, dtype=mu.dtype)

@@ -90,6 +90,10 @@ class MeetingArrival(Game):
         nearer = jnp.concatenate([jnp.zeros(1, value.dtype), value[1:] - value[:-1]])
         return jnp.clip(nearer, 0.0, self.max_rate)
 
+    def closed_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
+        nearer = jnp.concatenate([jnp.zeros(1, closed.dtype), closed[:-1]])
+        return self.best_response(t, value, mu, params) * (1.0 - nearer)
+
     def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
         return jnp.diag(control[1:], k=-1)
 
