@@ -1,4 +1,4 @@
-"""The command line: `bayes-mfg demo`, `fit`, `identify`, `simulate`, `report`, `intervene`, `reproduce`.
+"""The command line: `bayes-mfg demo`, `fit`, `identify`, `design`, `study`, `simulate`, `report`, `intervene`, `reproduce`.
 
 JAX and what stands on it are imported inside functions, so that `--help` and a mistyped command answer at once, and so that
 double precision is switched on before anything is computed.
@@ -140,6 +140,21 @@ def _parser() -> argparse.ArgumentParser:
     identify.add_argument("--data", metavar="PATH", help="data file, instead of the config's [data] path")
     identify.add_argument("--out", metavar="FILE.html", help="write a page with figures, too; an older page is replaced")
 
+    plan = command("design", _design, "choose what to observe next, by the table [design] of a config")
+    plan.add_argument("config", metavar="CONFIG.toml")
+    plan.add_argument("--data", metavar="PATH", help="data file, instead of the config's [data] path")
+    plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    plan.add_argument("--out", metavar="FILE.svg", help="draw the design, too; an older picture is replaced")
+    plan.add_argument("--quiet", action="store_true", help="no progress, and no table of candidates")
+
+    study = command("study", _study, "simulate, fit and score on the grid of a study's config")
+    study.add_argument("config", metavar="STUDY.toml")
+    study.add_argument("--out", metavar="FILE.csv", help="rows of all replicates; older ones are replaced (default: NAME.csv)")
+    study.add_argument("--plot", metavar="FILE.svg", help="draw the scores over the grid, too")
+    study.add_argument("--checkpoint", metavar="DIR", help="keep every replicate there, and go on from what is there")
+    study.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core; 1: this one)")
+    study.add_argument("--quiet", action="store_true", help="only the table")
+
     simulate = command("simulate", _simulate, "simulate data from a config's game and true parameters into a tidy CSV file")
     simulate.add_argument("config", metavar="CONFIG.toml")
     simulate.add_argument("--out", metavar="FILE.csv", help="a file that does not exist yet (default: NAME.csv)")
@@ -224,6 +239,8 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
     resume = options.resume
     # The paper's least squares takes seconds and keeps nothing on the way.
     keeps = config.options.get("objective") != "paper"
+    if config.reader == "blank":
+        raise InputError(f"{config.file}: the data are blank, there is nothing to fit; they serve identify and design.")
     if resume and not keeps:
         raise InputError("The paper's least squares keeps nothing to go on from; run it without --resume.")
     folder = unfinished(options.out, config.name) if resume else new_folder(options.out, config.name)
@@ -326,6 +343,65 @@ def _identify(options: argparse.Namespace, words: str) -> None:
     print(f"\n{found.table().to_string(float_format=lambda x: f'{x:.3g}')}")
     if target is not None:
         print(f"page: {found.report(target)}")
+
+
+def _design(options: argparse.Namespace, words: str) -> None:
+    target = _picture(options.out)
+    if not 0 <= options.seed < 2**32:
+        raise InputError(f"--seed {options.seed}: a whole number from 0 to 4294967295 is needed.")
+    _glance(options.config)
+    _set_up_jax()
+    from bayes_mfg.config.calibration import build_model, load_config
+    from bayes_mfg.config.design import run_design
+
+    model = build_model(load_config(options.config, data=options.data))
+    found = run_design(options.config, model, seed=options.seed, progress=False if options.quiet else None)
+    if not options.quiet:
+        table = found.table()
+        some = table[table["chosen"] | table["uniform"]].dropna(axis=1, how="all")
+        print(f"{some.to_string(float_format=lambda x: f'{x:.3g}')}\n")
+    print("\n".join(found.sentences))
+    if target is not None:
+        print(f"picture: {found.plot(target)}")
+
+
+def _study(options: argparse.Namespace, words: str) -> None:
+    picture = _picture(options.plot)
+    _glance(options.config)
+    table = Path(options.out or f"{Path(options.config).stem}.csv")
+    if not table.absolute().parent.is_dir():
+        raise InputError(f"{table}: the folder {table.parent} does not exist.")
+    if table.is_dir() or (table.exists() and table.suffix.casefold() != ".csv"):
+        raise InputError(f"{table} exists already and is no table; only an older table (.csv) is replaced.")
+    if options.workers is not None and options.workers < 1:
+        raise InputError(f"--workers {options.workers}: a whole number of at least 1 is needed.")
+    _set_up_jax()
+    from bayes_mfg.inference import processes
+    from bayes_mfg.reproduce.study import load_study, run_study
+
+    chosen = load_study(options.config)
+    with contextlib.nullcontext() if options.workers == 1 else processes(options.workers) as pool:
+        found = run_study(chosen, executor=pool, checkpoint=options.checkpoint, progress=False if options.quiet else None)
+    print(
+        found.table()[[*found.names, "scored", "failed", *found.scores]].to_string(index=False, float_format=lambda x: f"{x:.3g}")
+    )
+    for warning in found.warnings:
+        print(f"warning: {warning}")
+    if picture is not None:
+        print(f"picture: {found.plot(picture)}")
+    print(f"rows: {found.save(table)}")
+
+
+def _picture(path: str | None) -> Path | None:
+    """Where a picture goes; a place where none can go is refused before anything is computed."""
+    if path is None:
+        return None
+    target = Path(path)
+    if not target.absolute().parent.is_dir():
+        raise InputError(f"{target}: the folder {target.parent} does not exist.")
+    if target.is_dir() or (target.exists() and target.suffix.casefold() != ".svg"):
+        raise InputError(f"{target} exists already and is no picture; only an older picture (.svg) is replaced.")
+    return target
 
 
 def _check_page(target: Path) -> None:

@@ -4,6 +4,9 @@ from .check_result import Check, load_check
 from .checks import check
 from .compare import compare
 from .contraction import Contraction, contraction
+from .design import design
+from .design_candidates import Experiment, MeanOf, Observe, ShareOf, ValueOf, observations
+from .design_result import Design
 from .errors import FitError
 from .fit import fit
 from .forecast import energy_of_draws, forecast_scores, wis_of_draws
@@ -22,25 +25,35 @@ from .predict import predict
 from .report import write_report
 from .result import Fit, load
 from .scores import crps_of_draws, scores
+from .study import study
+from .study_result import Study
 
 __all__ = [
     "Change",
     "Check",
     "Close",
     "Contraction",
+    "Design",
     "Direction",
+    "Experiment",
     "Fit",
     "FitError",
     "Identifiability",
     "Intervention",
+    "MeanOf",
     "Mode",
+    "Observe",
     "Sensitivity",
+    "ShareOf",
     "Start",
+    "Study",
+    "ValueOf",
     "Verdict",
     "check",
     "compare",
     "contraction",
     "crps_of_draws",
+    "design",
     "energy_of_draws",
     "find_mode",
     "fit",
@@ -53,10 +66,12 @@ __all__ = [
     "load_check",
     "log_likelihood",
     "loo",
+    "observations",
     "predict",
     "processes",
     "scores",
     "sensitivity",
+    "study",
     "wis_of_draws",
     "write_report",
 ]

@@ -130,7 +130,7 @@ def _without_population(model: ForwardModel, sites: dict[str, jax.Array], latent
     return out
 
 
-def _columns(space: Coordinates, moved: np.ndarray, trajectory: int | None) -> np.ndarray:
+def columns(space: Coordinates, moved: np.ndarray, trajectory: int | None) -> np.ndarray:
     """Derivatives `(n, size)` of what belongs to one trajectory, or to none, from those along the directions of `Sensitivities`."""
     shared = np.setdiff1d(np.arange(space.size), space.local)
     flat = moved.reshape(len(moved), -1)
@@ -151,7 +151,7 @@ def score_root(model: ForwardModel, found: Sensitivities) -> np.ndarray:
     kept = np.zeros((0, size))
     for r in range(len(mask)):
         seen = moved[:, r][:, mask[r]]
-        rows = _columns(space, np.einsum("nab,dnb->dna", weights[r][mask[r]], seen), r)
+        rows = columns(space, np.einsum("nab,dnb->dna", weights[r][mask[r]], seen), r)
         kept = np.linalg.qr(np.concatenate([kept, rows]), mode="r")
     return np.concatenate([kept, np.zeros((size - len(kept), size))]) if len(kept) < size else kept
 
@@ -189,7 +189,7 @@ def rows(model: ForwardModel, found: Sensitivities) -> dict[str, Rows]:
             axis = int(several) if name in model.bound else None
             if name in model.bound and model.bound[name].is_constant and not several:
                 values, moved, axis = values[0], moved[:, 0], None
-        every = [_columns(space, moved[:, r], r) for r in range(len(values))] if several else [_columns(space, moved, None)]
+        every = [columns(space, moved[:, r], r) for r in range(len(values))] if several else [columns(space, moved, None)]
         slopes = np.concatenate(every)
         out[name] = Rows(values, slopes, axis)
     return out
@@ -343,9 +343,7 @@ def _generators(
         values, moved = found.implied[f"parameter/{name}"], found.moved[f"parameter/{name}"]
         own = model.varies_by_trajectory(name)
         at[name] = np.stack([np.asarray(values[r, t] if own else values[t]) for r, t in places])
-        slopes[name] = [
-            _columns(space, np.asarray(moved[:, r, t] if own else moved[:, t]), r if own else None) for r, t in places
-        ]
+        slopes[name] = [columns(space, np.asarray(moved[:, r, t] if own else moved[:, t]), r if own else None) for r, t in places]
     at |= {name: np.broadcast_to(value, (len(places), *value.shape)) for name, value in constants.items()}
     generators = [
         {n: np.asarray(g).reshape(len(places), -1, k) for n, g in jax.vmap(i.generators)(at).items()}

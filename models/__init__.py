@@ -1,7 +1,7 @@
 """NumPyro models: observation models, initial populations, and the calibration model."""
 
 from .calibration import Calibration, Data, ForwardModel, Trajectories, describe
-from .initial import INITIALS, FirstObserved, Initial, Known, Seeded, UnknownShares
+from .initial import INITIALS, FirstObserved, Initial, Known, Seeded, Started, UnknownShares
 from .neural_ode import NeuralODE
 from .observations import (
     OBSERVATIONS,
@@ -34,6 +34,7 @@ __all__ = [
     "Observation",
     "Record",
     "Seeded",
+    "Started",
     "Trajectories",
     "UnknownShares",
     "describe",

@@ -172,6 +172,49 @@ class Seeded(Initial):
         return jnp.where(fixed == 2.0, share, jnp.where(fixed == 1.0, 1.0 - share, 0.0))
 
 
+class Started(Initial):
+    """Trajectories of which some start where an experimenter put them, and the others as another `Initial` says.
+
+    Parameters
+    ----------
+    rest : the initial populations of the others; none that are known or taken from the first observation.
+    mu0 : `(R, d)`, NaN in the rows of the others.
+    """
+
+    rest: Initial
+    mu0: Any
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.rest, Initial) or isinstance(self.rest, Known | FirstObserved | Started):
+            raise InputError(f"Started: rest is {self.rest!r}; unknown initial populations, such as UnknownShares(), are needed.")
+
+    def fixed(self, population: Population) -> np.ndarray:
+        rows = np.asarray(self.mu0, float)
+        shape = (population.n_trajectories, population.n_states)
+        if rows.shape != shape:
+            raise InputError(f"Started: mu0 has shape {rows.shape}; {shape} is needed.")
+        known = ~np.isnan(rows).any(axis=-1)
+        if not np.isnan(rows[~known]).all() or np.any(rows[known] < 0) or np.any(np.abs(rows[known].sum(axis=-1) - 1) > 1e-6):
+            raise InputError("Started: every row of mu0 must be non-negative and sum to one, or be NaN.")
+        return self.rest.fixed(population)
+
+    def unknown_states(self, population: Population) -> tuple[str, ...]:
+        return self.rest.unknown_states(population)
+
+    @property
+    def local_sites(self) -> tuple[str, ...]:
+        return self.rest.local_sites
+
+    @property
+    def words(self) -> str:
+        return f"{int((~np.isnan(np.asarray(self.mu0)).any(axis=-1)).sum())} known initial populations; of the others: {self.rest.words}"
+
+    def sample(self, draw: Draw, fixed: Array) -> Array:
+        # Unknowns of the known rows are drawn like the others' and have no effect.
+        rows = jnp.asarray(self.mu0, fixed.dtype)
+        return jnp.where(jnp.isnan(rows), self.rest.sample(draw, fixed), rows)
+
+
 INITIALS: dict[str, type[Initial]] = {kind.__name__: kind for kind in (Known, FirstObserved, UnknownShares, Seeded)}
 
 

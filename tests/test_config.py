@@ -15,6 +15,7 @@ from bayes_mfg.config.files import write_toml
 from bayes_mfg.config.simulation import load_simulation
 from bayes_mfg.config.values import Place, distribution, toml_value
 from bayes_mfg.errors import ConfigError, InputError
+from bayes_mfg.reproduce.study import load_study
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -263,6 +264,8 @@ def test_examples_are_configs(name: str) -> None:
     """The examples that fit need no data to be checked; those that simulate are simulations."""
     if name.startswith("simulate"):
         load_simulation(EXAMPLES / name)
+    elif name.startswith("study"):
+        load_study(EXAMPLES / name)
     elif name == "influenza_state.toml":
         load_config(EXAMPLES / name, data="wherever.csv.gz")
     else:

@@ -35,6 +35,7 @@ READERS: dict[str, Callable[..., Population]] = {
     "bay_area": data.read_bay_area,
     "auckland_pedestrians": data.load_auckland_pedestrians,
     "cumulative_cases": data.read_cumulative_cases,
+    "blank": data.blank_population,
 }
 """Readers of data by the names that a config uses."""
 
@@ -58,6 +59,7 @@ _TABLES = {
     "inference": False,
     "output": False,
     "intervention": False,
+    "design": False,
 }
 
 INTERVENTIONS = {kind.__name__: kind for kind in (Close, Change, Start)}

@@ -2,6 +2,7 @@
 
 from .auckland import load_auckland_pedestrians
 from .bay_area import read_bay_area
+from .blank import blank_population
 from .citibike import read_citibike
 from .cumulative import read_cumulative_cases
 from .days import Days, days_of
@@ -22,6 +23,7 @@ __all__ = [
     "OfPopulation",
     "Places",
     "Population",
+    "blank_population",
     "days_of",
     "load_auckland_pedestrians",
     "load_school_influenza",

@@ -4,6 +4,7 @@ from .base import BoundPath, Conditional, Context, Path, PathFunction
 from .compatibility import complete_numpyro
 from .constant import Constant
 from .gaussian_process import GaussianProcess
+from .given import Given
 from .links import Below, Bounded, Identity, Link, Positive, Softplus
 from .neural import Body, Neural
 from .pooled import Pooled, PooledPath
@@ -25,6 +26,7 @@ __all__ = [
     "Constant",
     "Context",
     "GaussianProcess",
+    "Given",
     "Identity",
     "Link",
     "Neural",

@@ -1,0 +1,239 @@
+"""Protects `study`: every cell and replicate once, resumed where it stopped, scored against a known truth."""
+
+import concurrent.futures
+import functools
+
+import linear_model as lm
+import numpy as np
+import pytest
+
+from bayes_mfg.errors import InputError
+from bayes_mfg.inference import FitError, study
+from bayes_mfg.inference.study_scores import judged
+from bayes_mfg.paths import Constant
+from bayes_mfg.reproduce.study import _changed, load_study, run_study
+
+CALLS = []
+
+
+def added(seed, noise, kind="plain", extra=0.0):
+    """Scores that are known."""
+    CALLS.append((seed, noise, kind))
+    if noise == 3.0 and seed == 6:
+        raise FitError("no luck")
+    return {"score": noise + 0.1 * seed + extra, "label": kind, "flag": np.bool_(True), "one": np.float64(noise)}
+
+
+GRID = {"noise": [1.0, 3.0], "kind": ["plain", "odd"]}
+
+
+@functools.cache
+def linear(scale):
+    return lm.Linear(lm.population(), observation=None, paths={"a": Constant(), "b": Constant(level_scale=scale)})
+
+
+def test_every_cell_and_replicate_once_and_failures_are_told():
+    CALLS.clear()
+    found = study(added, GRID, replicates=2, seed=5, extra=1.0)
+    assert sorted(CALLS) == sorted((s, n, k) for s in (5, 6) for n in (1.0, 3.0) for k in ("plain", "odd"))
+    rows = found.rows
+    assert len(rows) == 8
+    good = rows[rows["outcome"] == "done"]
+    np.testing.assert_allclose(good["score"], good["noise"] + 0.1 * (5 + good["replicate"]) + 1.0)
+    assert found.warnings == ["2 of 8 replicates have no scores; the first: fit failed: no luck."]
+    table = found.table()
+    assert table["scored"].tolist() == [2, 2, 1, 1]
+    assert table["score"].iloc[0] == pytest.approx(2.55)
+    assert table["score_error"].iloc[0] == pytest.approx(0.05)
+    assert np.isnan(table["score_error"].iloc[2])
+
+
+def test_a_study_goes_on_where_it_stopped_and_only_as_the_same_study(tmp_path):
+    class StoppedError(Exception):
+        pass
+
+    def stopping(seed, **cell):
+        if len(CALLS) == 3:
+            raise StoppedError
+        return added(seed, **cell)
+
+    stopping.__module__, stopping.__qualname__ = added.__module__, added.__qualname__
+    whole = study(added, GRID, replicates=2)
+    CALLS.clear()
+    with pytest.raises(StoppedError):
+        study(stopping, GRID, replicates=2, checkpoint=tmp_path / "kept")
+    CALLS.clear()
+    again = study(added, GRID, replicates=2, checkpoint=tmp_path / "kept", resume=True)
+    assert len(CALLS) == 5
+    columns = [c for c in whole.rows if c != "seconds"]
+    assert again.rows[columns].equals(whole.rows[columns])
+    more = study(added, GRID, replicates=3, checkpoint=tmp_path / "kept", resume=True)
+    assert len(CALLS) == 9
+    assert len(more.rows) == 12
+    for changed, what in (
+        ({"grid": {"noise": [1.0], "kind": ["plain"]}}, "grid"),
+        ({"seed": 1}, "seed"),
+        ({"extra": 2.0}, "options"),
+    ):
+        given = {"grid": GRID, "replicates": 2, **changed}
+        with pytest.raises(InputError, match=what):
+            study(added, given.pop("grid"), checkpoint=tmp_path / "kept", resume=True, **given)
+
+
+def test_a_model_is_simulated_fitted_and_scored():
+    """The linear model: the Laplace approximation is its posterior, so that scores are known in expectation; by threads, which take turns."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = study(
+            linear, {"scale": [1.0]}, replicates=12, method="svi", guide="laplace", num_samples=200, starts=1, executor=pool
+        )
+    rows = found.rows
+    assert (rows["outcome"] == "done").all()
+    assert (rows["failed_solves"] == 0).all()
+    # 24 intervals of 90 %: fewer than 16 cover with a probability of 3e-4.
+    assert rows["coverage90"].mean() * 24 > 15
+    # Each row has nine times two shares off by SCALE.
+    floor = rows["noise_floor"].mean()
+    assert floor == pytest.approx(2 * lm.SCALE**2, rel=0.5)
+    assert rows["mu_error"].mean() < 0.5 * floor
+    again = study(linear, {"scale": [1.0]}, replicates=1, method="svi", guide="laplace", num_samples=200, starts=1)
+    assert again.rows["crps"][0] == rows["crps"][0]
+    known = study(linear, {"scale": [1.0]}, replicates=1, method="point", truth={"a": 1.0, "b": 0.0}, starts=1)
+    assert np.isnan(known.rows["coverage90"][0])
+
+
+def test_scores_are_what_they_say():
+    model = linear(1.0)
+    times = len(lm.TIMES)
+    truth = {
+        "parameter/a": np.full((1, times), 3.0),
+        "parameter/b": np.full((1, times), 4.0),
+        "mu": np.full((1, 1, times, 2), 0.5),
+    }
+    draws = {
+        "parameter/a": np.repeat([[3.0], [4.0], [5.0]], times, axis=1),
+        "parameter/b": np.repeat([[4.0], [4.0], [4.0]], times, axis=1),
+        "mu": np.full((3, 1, times, 2), 0.5) + np.array([0.3, 0.0, 0.0])[:, None, None, None],
+    }
+    found = judged(model, truth, draws)
+    assert found["gamma_error"] == pytest.approx(1.0 / 5.0)
+    assert found["coverage90"] == 0.5  # the 5 % quantile of a is 3.1
+    assert found["width90"] == pytest.approx(1.8 / 7.0)
+    assert found["mu_error"] == pytest.approx(2 * 0.1**2)
+    assert found["crps"] == pytest.approx(0.5 * (1.0 - 2.0 / 3.0))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"function": 3}, "function is 3"),
+        ({"grid": {}}, "a dict from names"),
+        ({"grid": {"noise": 1.0}}, "a list of at least one"),
+        ({"grid": {"noise": [1.0, 1.0]}}, "values of their own"),
+        ({"grid": {"noise": [(1,)]}}, "which a table can hold"),
+        ({"grid": {"seed": [1]}}, "no name of the grid"),
+        ({"replicates": 0}, "replicates is 0"),
+        ({"method": "mcmc"}, "method is 'mcmc'"),
+        ({"truth": {"a": 1.0}}, "and a method"),
+        ({"function": lambda seed, noise: 3}, "the function gave 3"),
+        ({"function": lambda seed, noise: {"x": [1]}}, "'x'"),
+    ],
+)
+def test_what_is_no_study_is_refused(changed, message):
+    given = {"function": added, "grid": {"noise": [1.0]}, "replicates": 1, **changed}
+    with pytest.raises(InputError, match=message):
+        study(given.pop("function"), given.pop("grid"), **given)
+
+
+def test_pictures_and_tables_are_written(tmp_path):
+    found = study(added, {"noise": [1.0, 20.0, 3.0], "kind": ["plain", "odd"]}, replicates=3)
+    picture = found.plot(tmp_path / "study.svg").read_text()
+    assert picture.count("<svg") > 2
+    assert found.plot(tmp_path / "study.svg", x="kind", scores=["score"]).exists()
+    saved = found.save(tmp_path / "study.csv")
+    assert len(saved.read_text().splitlines()) == 1 + len(found.rows)
+    assert (tmp_path / "study.json").exists()
+    with pytest.raises(InputError, match="the grid has noise, kind"):
+        found.plot(tmp_path / "x.svg", x="size")
+    with pytest.raises(InputError, match="there are"):
+        found.plot(tmp_path / "x.svg", scores=["nothing"])
+
+
+CONFIG = """
+[study]
+replicates = 1
+[grid]
+"simulate.noise.size" = [1e-3]
+"fit.paths.gamma" = ["known", "free"]
+[variants.known]
+family = "Constant"
+prior = {distribution = "LogNormal", loc = 0.4, scale = 0.01}
+[variants.free]
+family = "Constant"
+[simulate.game]
+name = "LinearQuadratic"
+[simulate.parameters]
+gamma = 1.5
+[simulate.initial]
+mu0 = [0.2, 0.3, 0.5]
+[simulate.grid]
+horizon = 1.0
+points = 6
+substeps = 2
+[simulate.noise]
+kind = "dirichlet"
+size = 1e-3
+[fit]
+initial = "true"
+[fit.game]
+name = "LinearQuadratic"
+[fit.paths.gamma]
+family = "Constant"
+[fit.observation]
+kind = "Dirichlet"
+noise = 1e-3
+[fit.grid]
+substeps = 2
+[fit.inference]
+method = "svi"
+guide = "laplace"
+num_samples = 200
+starts = 1
+"""
+
+
+@pytest.mark.slow
+def test_a_config_simulates_and_fits(tmp_path):
+    place = tmp_path / "study.toml"
+    place.write_text(CONFIG)
+    found = run_study(load_study(place), progress=False)
+    table = found.table()
+    assert table["fit.paths.gamma"].tolist() == ["known", "free"]
+    assert (table["scored"] == 1).all()
+    assert table["width90"][0] < table["width90"][1] < 1.0
+    assert (table["gamma_error"] < 0.3).all()
+    assert (table["mu_error"] < table["noise_floor"]).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[grid]", "[grids]", "does not take the table"),
+        ("[1e-3]", "1e-3", "a list of numbers or names"),
+        ('"simulate.noise.size"', '"noise.size"', "begins with simulate. or fit."),
+        ('"simulate.noise.size"', '"simulate.noise.size.x"', "which is no table"),
+        ("replicates = 1", 'replicates = "a"', "replicates"),
+        ("[simulate.game]", '[benchmark]\nsystem = "lq"\n[simulate.game]', "either the table"),
+    ],
+)
+def test_configs_of_studies_are_checked(tmp_path, old, new, message):
+    place = tmp_path / "study.toml"
+    place.write_text(CONFIG.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        load_study(place)
+
+
+def test_a_cell_replaces_what_it_names_and_nothing_else():
+    content = {"simulate": {"noise": {"size": 1.0, "kind": "x"}}, "fit": {"a": {"b": 1}}, "variants": {"v": {"c": 2}}}
+    made = _changed(content, {"simulate.noise.size": 3.0, "fit.a.b": "v"}, "f")
+    assert made == {"simulate": {"noise": {"size": 3.0, "kind": "x"}}, "fit": {"a": {"b": {"c": 2}}}}
+    assert content["simulate"]["noise"]["size"] == 1.0
