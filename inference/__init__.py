@@ -17,21 +17,27 @@ from .intervention_result import Intervention
 from .interventions import Change, Close, Start
 from .last_layer import last_layer
 from .leave_out import leave_future_out, loo
+from .linear_widths import LinearWidths, linear_widths
 from .parallel import processes
 from .path_sensitivity import Sensitivity, sensitivity
 from .point import Mode, find_mode
 from .pointwise import log_likelihood
 from .predict import predict
+from .profile import profile, profiles
+from .profile_quantity import Value
+from .profile_result import ConfidenceSet, Profile
 from .report import write_report
 from .result import Fit, load
 from .scores import crps_of_draws, scores
 from .study import study
 from .study_result import Study
+from .uniqueness import Uniqueness, uniqueness
 
 __all__ = [
     "Change",
     "Check",
     "Close",
+    "ConfidenceSet",
     "Contraction",
     "Design",
     "Direction",
@@ -40,13 +46,17 @@ __all__ = [
     "FitError",
     "Identifiability",
     "Intervention",
+    "LinearWidths",
     "MeanOf",
     "Mode",
     "Observe",
+    "Profile",
     "Sensitivity",
     "ShareOf",
     "Start",
     "Study",
+    "Uniqueness",
+    "Value",
     "ValueOf",
     "Verdict",
     "check",
@@ -62,6 +72,7 @@ __all__ = [
     "intervene",
     "last_layer",
     "leave_future_out",
+    "linear_widths",
     "load",
     "load_check",
     "log_likelihood",
@@ -69,9 +80,12 @@ __all__ = [
     "observations",
     "predict",
     "processes",
+    "profile",
+    "profiles",
     "scores",
     "sensitivity",
     "study",
+    "uniqueness",
     "wis_of_draws",
     "write_report",
 ]

@@ -87,7 +87,7 @@ def prior_spread(model: ForwardModel, values: dict[str, np.ndarray]) -> dict[str
         space = coordinates(model)
         sites = space.draw_prior(key)
         latents = space.latents(sites, model.data)
-        return _without_population(model, sites, latents)
+        return without_population(model, sites, latents)
 
     function = compiled(model, "prior_spread", lambda: jax.jit(jax.vmap(told)))
     draws = {name: np.asarray(x) for name, x in function(jax.random.split(jax.random.key(2), SPREAD_DRAWS)).items()}
@@ -108,7 +108,7 @@ def logarithmic(model: ForwardModel, name: str, values: np.ndarray) -> bool:
     return own is None or (own.lower >= 0 and not np.isfinite(own.upper))
 
 
-def _without_population(model: ForwardModel, sites: dict[str, jax.Array], latents: dict[str, Any]) -> dict[str, jax.Array]:
+def without_population(model: ForwardModel, sites: dict[str, jax.Array], latents: dict[str, Any]) -> dict[str, jax.Array]:
     """Values of the unknowns that need no equilibrium, as `rows` has them."""
     times, nobody = jnp.asarray(model.grid.times), jnp.full(model.population.n_states, 1.0 / model.population.n_states)
     out = {name: sites[name] for name in model.observation.priors if name in sites}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,12 +103,16 @@ class _Objective:
         return value, gradient
 
 
-class _Expanded:
-    """The potential with gradient and Gauss-Newton curvature, remembered at the last point; counts as `_Objective` does."""
+class Expanded:
+    """A function with gradient and Gauss-Newton curvature, remembered at the last point; counts as `_Objective` does.
 
-    def __init__(self, model: ForwardModel, tilt: Tilt | None = None) -> None:
-        self.function = quadratic(model) if tilt is None else tilted_quadratic(model)
-        self.args = (model.data,) if tilt is None else (model.data, tilt)
+    Parameters
+    ----------
+    expand : point `(size,)` -> value, gradient `(size,)` and curvature `(size, size)`; not finite where a solve fails.
+    """
+
+    def __init__(self, expand: Callable[[np.ndarray], Any]) -> None:
+        self.expand = expand
         self.evaluations = 0
         self.failures = 0
         self.failed = False
@@ -118,7 +124,7 @@ class _Expanded:
         if self.flat is None or not np.array_equal(flat, self.flat):
             self.flat = np.array(flat)
             self.evaluations += 1
-            value, gradient, curvature = (np.asarray(x, float) for x in self.function(jnp.asarray(flat), *self.args))
+            value, gradient, curvature = (np.asarray(x, float) for x in self.expand(flat))
             self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature)))
             if self.failed:
                 self.failures += 1
@@ -136,7 +142,7 @@ class _Expanded:
 
         def settled(intermediate_result: scipy.optimize.OptimizeResult) -> None:
             _, gradient, curvature = self.at(intermediate_result.x)
-            factor = _square_root(curvature)[1]
+            factor = square_root(curvature)[1]
             if not self.failed and np.linalg.norm(factor.T @ gradient) < CLOSE:
                 raise StopIteration
 
@@ -150,6 +156,13 @@ class _Expanded:
             options={"maxiter": max_steps, "gtol": 1e-8, "initial_trust_radius": 1.0, "max_trust_radius": 100.0},
         )
         return float(found.fun), np.asarray(found.x), found.nit >= max_steps
+
+
+def _expanded(model: ForwardModel, tilt: Tilt | None = None) -> Expanded:
+    """The potential of a model, tilted where that is asked for."""
+    if tilt is None:
+        return Expanded(lambda flat: quadratic(model)(jnp.asarray(flat), model.data))
+    return Expanded(lambda flat: tilted_quadratic(model)(jnp.asarray(flat), model.data, tilt))
 
 
 def flat_directions(mode: Mode) -> list[str]:
@@ -210,13 +223,13 @@ def find_mode(
     draws = [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
     # Between several equilibria the Gauss-Newton curvature jumps where another becomes the most probable, and the search may stop short.
     smooth = getattr(model, "branches", None) is None
-    objective = _Expanded(model) if smooth and FEW < space.size <= MOST_DENSE else _Objective(model)
-    minimise = objective.minimise if isinstance(objective, _Expanded) else functools.partial(_minimise, objective)
+    objective = _expanded(model) if smooth and FEW < space.size <= MOST_DENSE else _Objective(model)
+    minimise = objective.minimise if isinstance(objective, Expanded) else functools.partial(_minimise, objective)
     points += _most_probable(model, draws, progress)[: starts - 1] if screened else draws
     ends = []
     with bar(len(points) + 1, "mode", progress) as shown:
         for point in points:
-            solvable = _solvable(objective, point, centre)
+            solvable = nearest_solvable(objective, point, centre)
             if solvable is not None:
                 begin, height = solvable
                 end = minimise(begin, max_steps)
@@ -229,8 +242,8 @@ def find_mode(
             )
         _, best, limited = min(ends, key=lambda end: end[0])
         flat, measured = 0, True
-        if isinstance(objective, _Expanded):
-            covariance, factor, flat = _square_root(objective.at(best)[2])
+        if isinstance(objective, Expanded):
+            covariance, factor, flat = square_root(objective.at(best)[2])
         elif curvature or space.size <= FEW:
             best, covariance, factor, flat = _refine(objective, best, max_steps)
         else:
@@ -327,16 +340,16 @@ def descend(model: ForwardModel, start: np.ndarray, tilt: Tilt, *, max_steps: in
     max_steps : iterations.
     """
     smooth = getattr(model, "branches", None) is None
-    objective = _Expanded(model, tilt) if smooth and len(start) <= MOST_DENSE else _Objective(model, tilt)
-    solvable = _solvable(objective, start, coordinates(model).prior_median())
+    objective = _expanded(model, tilt) if smooth and len(start) <= MOST_DENSE else _Objective(model, tilt)
+    solvable = nearest_solvable(objective, start, coordinates(model).prior_median())
     if solvable is None:
         return Descent(None, False, objective.evaluations, objective.failures)
     begin, height = solvable
-    if isinstance(objective, _Expanded):
+    if isinstance(objective, Expanded):
         end, location, _ = objective.minimise(begin, max_steps)
         location = location if end <= height else begin
         _, gradient, curvature = objective.at(location)
-        converged = bool(np.linalg.norm(_square_root(curvature)[1].T @ gradient) <= NEAR)
+        converged = bool(np.linalg.norm(square_root(curvature)[1].T @ gradient) <= NEAR)
     else:
         end, location, limited = _minimise(objective, begin, max_steps)
         location, converged = (location, not limited) if end <= height else (begin, False)
@@ -380,7 +393,7 @@ def _whitened(objective: _Objective, x: np.ndarray, at: np.ndarray, by: np.ndarr
     return value, by.T @ gradient
 
 
-def _solvable(objective: _Objective | _Expanded, point: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float] | None:
+def nearest_solvable(objective: _Objective | Expanded, point: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float] | None:
     """The point, or the first on the way to the prior's centre at which all solves succeed, with its potential."""
     for share in (1.0, 0.5, 0.25, 0.0):
         candidate = centre + share * (point - centre)
@@ -401,7 +414,7 @@ def _minimise(objective: object, start: np.ndarray, max_steps: int) -> tuple[flo
 def _curvature(objective: _Objective, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Inverse Hessian, a square root of it, and the number of directions in which it says nothing."""
     hessian, lost = _hessian(objective, at)
-    covariance, factor, flat = _square_root(hessian)
+    covariance, factor, flat = square_root(hessian)
     return covariance, factor, flat + lost
 
 
@@ -434,7 +447,7 @@ def _hessian(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tuple
     return 0.5 * (hessian + hessian.T), lost
 
 
-def _square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+def square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Inverse of a curvature and a square root of that; directions of negative or no curvature, which are counted, get the prior's unit scale."""
     values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
     flat = int(np.sum(values <= FLAT))

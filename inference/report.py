@@ -1,18 +1,20 @@
 """The report of a fit: one self-contained HTML page, made from the fit's tree alone."""
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
-from . import intervention_page, report_charts, report_tables
+from . import intervention_page, report_charts, report_findings, report_tables
 from .files import replacing
 from .report_page import document
 from .report_stats import convergence, group
 
 
-def render(tree: xr.DataTree) -> str:
+def render(tree: xr.DataTree, also: Sequence[Any] = ()) -> str:
     """HTML page that describes a fit.
 
     The page needs no network and no script: style and figures stand in it. It is readable in light and dark, on a phone and on
@@ -21,6 +23,7 @@ def render(tree: xr.DataTree) -> str:
     Parameters
     ----------
     tree : a fit's tree (`Fit.tree`, or the same read back from a file).
+    also : results on the same fit, see `report_findings`.
 
     Returns
     -------
@@ -38,7 +41,12 @@ def render(tree: xr.DataTree) -> str:
     sections = (
         ("summary", "Summary", report_tables.summary(tree, rows)),
         ("parameters", "Parameters", report_charts.parameters(tree)),
-        ("learning", "How much the data say", report_tables.data_say(tree)),
+        (
+            "learning",
+            "What the data say about each parameter",
+            report_tables.data_say(tree) + report_findings.in_words(tree, also),
+        ),
+        *report_findings.sections(also),
         ("predictions", "Predictions and data", report_charts.predictions(tree)),
         ("trajectories", "Population and value" if solved else "Population", report_charts.trajectories(tree)),
         *interventions,
@@ -58,13 +66,14 @@ def _moment(text: object) -> str:
         return str(text)
 
 
-def write_report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
+def write_report(tree: xr.DataTree, path: str | os.PathLike[str], also: Sequence[Any] = ()) -> Path:
     """Write the report of a fit; the file appears whole or not at all.
 
     Parameters
     ----------
     tree : a fit's tree (`Fit.tree`, or the same read back from a file).
     path : where the page goes; an older page there is replaced.
+    also : results on the same fit that the page tells, too: of `contraction`, `linear_widths`, `uniqueness`, `profile`, `identifiability`.
 
     Returns
     -------
@@ -72,11 +81,11 @@ def write_report(tree: xr.DataTree, path: str | os.PathLike[str]) -> Path:
 
     Raises
     ------
-    InputError : the folder does not exist.
+    InputError : the folder does not exist, or something in `also` has no sentences.
     OSError : it cannot be written to; a page that was there stays as it was.
     """
     target = Path(path)
-    page = render(tree)
+    page = render(tree, also)
     with replacing(target) as part:
         part.write_text(page, encoding="utf-8", newline="\n")
     return target

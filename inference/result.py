@@ -4,7 +4,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import arviz as az
@@ -140,11 +140,11 @@ class Fit:
             self.tree.to_netcdf(part, engine="h5netcdf", encoding=checked)
         return target
 
-    def report(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Write the report, one self-contained HTML page."""
+    def report(self, path: str | os.PathLike[str], also: Sequence[Any] = ()) -> pathlib.Path:
+        """Write the report, one self-contained HTML page; `also` are results on this fit that it tells, too, such as that of `uniqueness`."""
         from .report import write_report
 
-        return write_report(self.tree, path)
+        return write_report(self.tree, path, also)
 
     def plot(self, path: str | os.PathLike[str], what: str = "parameters") -> pathlib.Path:
         """Write one SVG picture: posterior against prior of the "parameters", or "predictions" against data.

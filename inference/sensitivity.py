@@ -74,29 +74,29 @@ type Outputs = tuple[Array, Array, dict[str, Array]]
 
 def quadratic(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> Quadratic`."""
-    return compiled(model, "quadratic", lambda: jax.jit(_Expansion(model).__call__))
+    return compiled(model, "quadratic", lambda: jax.jit(Expansion(model).__call__))
 
 
 def sensitivities(model: ForwardModel) -> Any:
     """Compiled `(flat, data) -> Sensitivities`."""
-    return compiled(model, "sensitivities", lambda: jax.jit(_Expansion(model).sensitivities))
+    return compiled(model, "sensitivities", lambda: jax.jit(Expansion(model).sensitivities))
 
 
 def tilted_quadratic(model: ForwardModel) -> Any:
     """Compiled `(flat, data, tilt) -> Quadratic` of the tilted potential."""
-    return compiled(model, "tilted_quadratic", lambda: jax.jit(_Expansion(model).__call__))
+    return compiled(model, "tilted_quadratic", lambda: jax.jit(Expansion(model).__call__))
 
 
 def tilted_value_and_gradient(model: ForwardModel) -> Any:
     """Compiled `(flat, data, tilt) -> (potential, gradient)` of the tilted potential."""
-    return compiled(model, "tilted_value_and_gradient", lambda: jax.jit(jax.value_and_grad(_Expansion(model).potential)))
+    return compiled(model, "tilted_value_and_gradient", lambda: jax.jit(jax.value_and_grad(Expansion(model).potential)))
 
 
 def _flat(x: Array) -> Array:
     return x.reshape(len(x), math.prod(x.shape[1:]))
 
 
-class _Expansion:
+class Expansion:
     """Gauss-Newton expansion of one model's potential."""
 
     def __init__(self, model: ForwardModel) -> None:

@@ -333,6 +333,13 @@ class Calibration(ForwardModel):
     def arranged(self, population: Population) -> Population:
         return in_order_of_game(population, self.game)
 
+    def parameters(self, latents: Mapping[str, Any], trajectory: int, data: Data | None = None) -> dict[str, Any]:
+        """Parameters of one trajectory's game, by its number, as `bayes_mfg.equilibrium.solve` takes them."""
+        data = self.data if data is None else data
+        own = jax.tree.map(lambda x: x[trajectory], self.own_raw(latents["raw"]))
+        functions, _ = self.functions(latents["raw"], data.observed[trajectory], own)
+        return self.sampled(functions, self.grid, latents["mu0"].dtype)
+
     def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
         """Equilibria and parameter paths that the unknowns imply; pure and differentiable."""
         data = self.data if data is None else data

@@ -134,8 +134,8 @@ def test_searches_set_out_from_the_most_probable_of_the_screened_draws(model, mo
         tried.append(point)
         return original(objective, point, centre)
 
-    original = inference.point._solvable
-    monkeypatch.setattr("bayes_mfg.inference.point._solvable", solvable)
+    original = inference.point.nearest_solvable
+    monkeypatch.setattr("bayes_mfg.inference.point.nearest_solvable", solvable)
     find_mode(fragile, starts=3, screened=12, seed=4)
     space = coordinates(fragile)
     draws = [np.asarray(space.unconstrain(space.draw_prior(key))) for key in jax.random.split(jax.random.key(4), 12)]

@@ -532,3 +532,48 @@ def test_a_fit_is_drawn_as_one_picture(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         result.plot(tmp_path / "none" / "x.svg")
     assert not (tmp_path / "pie.svg").exists()
+
+
+def test_results_on_a_fit_have_sections_of_their_own(tree):
+    """Those that were passed, with sentences, table and picture; sentences on each parameter stand there without being asked for."""
+    import pandas as pd
+
+    from bayes_mfg.inference import ConfidenceSet, Profile, Uniqueness
+    from bayes_mfg.inference.report_findings import in_words, sections
+
+    profile = Profile(
+        "beta", 1.0, 0.0, np.array([0.5, 1.0, 2.0]), np.array([-2.0, 0.0, -2.0]), {0.95: ConfidenceSet(0.95, ((0.5, 2.0),), False, True)},
+        (), np.zeros((3, 1)), ["x"], ("the level was reached", "a <reason>"), 0, 0, 0.0, 9,
+    )  # fmt: skip
+    draws = pd.DataFrame(
+        [{"chain": 0, "draw": k, "trajectory": "1", "smallest": 0.1, "margin": m} for k, m in enumerate((0.05, 0.9))]
+    )
+    asked = pd.DataFrame(
+        [
+            {
+                **dict.fromkeys(("costs", "dynamics", "terminal"), np.nan),
+                "chain": 0,
+                "draw": 0,
+                "trajectory": "1",
+                "spectral_radius": 2.0,
+                "equilibria": 3,
+                "attract": 2,
+            }
+        ]
+    )
+    unique = Uniqueness(draws, asked, 4, 8, 1)
+    one, two = sections([profile, unique])
+    assert (
+        one[1] == "Profile likelihood: beta"
+        and "<svg" in one[2]
+        and "open above: a &lt;reason&gt;" in one[2]
+        and ">yes<" in one[2]
+    )
+    assert two[1] == "Is the equilibrium the only one?" and "The posterior touches a fold: at 1 of 2" in two[2]
+    assert "several equilibria, up to 3" in two[2] and "Monotonicity was not checked" in two[2] and "not found again" in two[2]
+    page = render(tree, [profile])
+    assert "Profile likelihood: beta" in page and "What the data say about each parameter" in page
+    said = in_words(tree, [])
+    assert said.count("<li>") >= 1 and "of the prior&#x27;s" in said.replace("&#39;", "&#x27;")
+    with pytest.raises(InputError, match="also holds 3; results with sentences"):
+        sections([3])

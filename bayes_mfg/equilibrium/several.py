@@ -258,29 +258,30 @@ def spectral_radius(equilibrium: Equilibrium) -> float:
 
 
 def _best_response_map(problem: Problem, scheme: Scheme, mu: Array, value: Array) -> Any:
-    """The linear map `dmu -> du -> dmu` on all nodes, `(d, M + 1)`, factorised once."""
+    """The linear map `dmu -> du -> dmu` on all nodes, `(d, M + 1)`."""
     blocks = _linearise(problem, scheme, mu, value)
-    d = mu.shape[0]
+    return lambda d_mu: _answered(blocks, d_mu)
+
+
+@jax.jit
+def _answered(blocks: Linearisation, d_mu: Array) -> Array:
+    """The population's answer to the value's answer to a change of the population; compiled once for all games of one shape."""
+    d = d_mu.shape[0]
+    values, populations = slice(d, 2 * d), slice(0, d)
 
     def only(rows: slice) -> Linearisation:
-        keep = jnp.zeros(2 * d).at[rows].set(1.0).astype(mu.dtype)
+        keep = jnp.zeros(2 * d).at[rows].set(1.0).astype(d_mu.dtype)
         mask = keep[:, None, None] * keep[None, :, None]
         return Linearisation(blocks.left * mask, blocks.right * mask, jnp.zeros_like(blocks.terminal))
 
-    values, populations = slice(d, 2 * d), slice(0, d)
+    def into(rows: slice, columns: slice, x: Array) -> Array:
+        left, right = blocks.left[rows, columns], blocks.right[rows, columns]
+        return jnp.einsum("ijm,jm->im", left, x[:, :-1]) + jnp.einsum("ijm,jm->im", right, x[:, 1:])
 
-    @jax.jit
-    def apply(d_mu: Array) -> Array:
-        def into(rows: slice, columns: slice, x: Array) -> Array:
-            left, right = blocks.left[rows, columns], blocks.right[rows, columns]
-            return jnp.einsum("ijm,jm->im", left, x[:, :-1]) + jnp.einsum("ijm,jm->im", right, x[:, 1:])
-
-        asked = jnp.concatenate([into(values, populations, d_mu), (blocks.terminal @ d_mu[:, -1])[:, None]], axis=1)
-        _, d_u = factorise(only(values))((jnp.zeros_like(d_mu), asked))
-        moved = jnp.concatenate([jnp.zeros((d, 1), mu.dtype), into(populations, values, d_u)], axis=1)
-        return factorise(only(populations))((moved, jnp.zeros_like(d_mu)))[0]
-
-    return apply
+    asked = jnp.concatenate([into(values, populations, d_mu), (blocks.terminal @ d_mu[:, -1])[:, None]], axis=1)
+    _, d_u = factorise(only(values))((jnp.zeros_like(d_mu), asked))
+    moved = jnp.concatenate([jnp.zeros((d, 1), d_mu.dtype), into(populations, values, d_u)], axis=1)
+    return factorise(only(populations))((moved, jnp.zeros_like(d_mu)))[0]
 
 
 @eqx.filter_jit

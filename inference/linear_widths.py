@@ -1,0 +1,147 @@
+"""Linearised widths against those of a fit's draws: where the linearisation can be believed after the fact."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+from arviz_stats.base import array_stats
+
+from bayes_mfg.errors import InputError
+
+from . import identifiability_words as words
+from .identifiability import identifiability
+from .linearised import logarithmic
+from .point import find_mode
+from .pointwise import needed
+from .report_stats import data_end
+from .result import Fit
+
+AGREES = 0.1
+"""Relative difference of two sds up to which they are called the same."""
+
+LEAST_DRAWS = 100
+"""Draws from which an sd is taken."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LinearWidths:
+    """Posterior sds by linearisation at the mode, and those of the draws.
+
+    Attributes
+    ----------
+    times : of paths, `(T,)`, up to the last datum.
+    linear, drawn : unknown -> sd, of logarithms of what is positive and has no upper bound; `(T, ...)` of paths, of the unknown's shape elsewhere.
+    error : unknown -> Monte Carlo standard error of the drawn sd, relative to it, of the same shape.
+    """
+
+    times: np.ndarray
+    linear: dict[str, np.ndarray]
+    drawn: dict[str, np.ndarray]
+    error: dict[str, np.ndarray]
+
+    @property
+    def ratio(self) -> dict[str, np.ndarray]:
+        """Unknown -> linearised over drawn sd."""
+        return {name: sd / self.drawn[name] for name, sd in self.linear.items()}
+
+    def agrees(self, name: str) -> np.ndarray:
+        """Whether the two sds of an unknown differ by at most 10 %, entry by entry."""
+        return np.asarray(np.abs(self.ratio[name] - 1.0) <= AGREES)
+
+    def table(self) -> pd.DataFrame:
+        """One row per unknown.
+
+        Columns: `share`, of entries at which the two agree; `least`, `median` and `most` of linearised over drawn sd; `error`, the largest Monte
+        Carlo error of a drawn sd, relative to it.
+        """
+        rows = {
+            name: {
+                "share": float(self.agrees(name).mean()),
+                "least": float(ratio.min()),
+                "median": float(np.median(ratio)),
+                "most": float(ratio.max()),
+                "error": float(self.error[name].max()),
+            }
+            for name, ratio in self.ratio.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("unknown")
+
+    @property
+    def sentences(self) -> list[str]:
+        """One sentence for every unknown: where the linearised sd is that of the draws, and where it is not."""
+        told = []
+        for name, ratio in self.ratio.items():
+            said = f"{name}: "
+            if self.agrees(name).all():
+                said += "the linearised sd is that of the draws within 10 %"
+                said += " at all times" if self._along(name) else ""
+            elif self._along(name):
+                flat = ratio.reshape(len(self.times), -1)
+                worst = flat[np.arange(len(flat)), np.abs(np.log(flat)).argmax(axis=1)]
+                grades = [
+                    "too narrow" if r < 1 - AGREES else "too wide" if r > 1 + AGREES else "right within 10 %" for r in worst
+                ]
+                said += f"the linearised sd is {words.along(self.times, grades)}; it is from {words.number(ratio.min())} to "
+                said += f"{words.number(ratio.max())} of that of the draws"
+            else:
+                said += f"the linearised sd is {words.listing([words.number(float(r)) for r in np.ravel(ratio)[:6]])} of that of the draws"
+            noisy = float(self.error[name].max())
+            told.append(said + (f" (known to {100 * noisy:.0f} % only)." if noisy > AGREES / 2 else "."))
+        return told
+
+    def _along(self, name: str) -> bool:
+        return self.linear[name].ndim > 0 and self.linear[name].shape[0] == len(self.times) and len(self.times) > 1
+
+    def __repr__(self) -> str:
+        return f"LinearWidths({', '.join(f'{name}: {share:.0%} within 10 %' for name, share in self.table()['share'].items())})"
+
+
+def linear_widths(fit: Fit) -> LinearWidths:
+    """Hold the linearised posterior of `identifiability`, at the mode, against the draws of a fit.
+
+    Its widths are right where the posterior is narrow; where it is wide nothing but draws can tell. Unknowns that trajectories have for themselves
+    are left out.
+
+    Parameters
+    ----------
+    fit : a fit by nuts, svi or ensemble, with its model.
+
+    Returns
+    -------
+    LinearWidths
+
+    Raises
+    ------
+    InputError : for a fit without its model, or with fewer than 100 draws.
+    FitError : when no mode is found near the draws.
+    """
+    if not isinstance(fit, Fit):
+        raise InputError(f"linear_widths: fit is {type(fit).__name__}; a fit is needed.")
+    model = needed(fit, "linear_widths")
+    flat = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
+    if flat.shape[0] * flat.shape[1] < LEAST_DRAWS:
+        raise InputError(f"linear_widths: the fit has {flat.shape[0] * flat.shape[1]} draws; at least {LEAST_DRAWS} are needed.")
+    middle = np.median(flat.reshape(-1, flat.shape[-1]), axis=0)
+    mode = find_mode(model, starts=1, start=middle, progress=False)
+    found = identifiability(model, mode.location, checked=0, progress=False)
+    until = data_end(fit.tree)
+    kept = found.times <= (np.inf if until is None else until + 1e-9)
+    posterior = fit.tree["posterior"].to_dataset()
+    linear, drawn, error = {}, {}, {}
+    centres = dict(found.values)
+    for name, sd in found.sd.items():
+        if name not in posterior or "trajectory" in posterior[name].dims:
+            continue
+        draws, centre = posterior[name].to_numpy(), centres[name]
+        if "time" in posterior[name].dims:
+            along = sd.ndim > 0 and sd.shape[0] == len(found.times)
+            draws = draws[:, :, kept] if along else draws[:, :, 0]  # a constant, told once
+            sd, centre = (sd[kept], centre[kept]) if along else (sd, centre)
+        if logarithmic(model, name, draws):
+            draws, sd = np.log(draws), sd / centre
+        linear[name] = np.asarray(sd)
+        drawn[name] = draws.std(axis=(0, 1), ddof=1)
+        cells = np.moveaxis(draws.reshape(*draws.shape[:2], -1), -1, 0)
+        errors = [float(array_stats.mcse(x, chain_axis=0, draw_axis=1, method="sd")) for x in cells]
+        error[name] = (np.array(errors) / drawn[name].reshape(-1)).reshape(drawn[name].shape)
+    return LinearWidths(found.times[kept], linear, drawn, error)

@@ -1,0 +1,50 @@
+"""Protects the comparison of linearised widths with those of draws: right where all is linear, and told where they differ."""
+
+import numpy as np
+import pytest
+from linear_model import Linear, population, posterior
+
+import bayes_mfg as bm
+from bayes_mfg.errors import InputError
+from bayes_mfg.inference import LinearWidths, linear_widths
+
+
+def test_in_a_linear_model_they_are_the_same():
+    """4,000 draws: an sd is right to 1.5 %, and 8 % is beyond 5 standard errors."""
+    fit = bm.inference.fit(
+        Linear(population()), num_chains=2, num_warmup=200, num_samples=2000, seed=0, starts=1, prior_samples=0, progress=False
+    )
+    found = linear_widths(fit)
+    exact = np.sqrt(np.diag(posterior(population())[1]))
+    for name, sd in zip(("a", "b"), exact, strict=True):
+        assert float(found.linear[name]) == pytest.approx(sd, rel=1e-5)
+        assert float(found.drawn[name]) == pytest.approx(sd, rel=0.08)
+        assert 0.005 < float(found.error[name]) < 0.03
+        assert found.agrees(name).all()
+    assert found.sentences == [f"{n}: the linearised sd is that of the draws within 10 %." for n in ("a", "b")]
+    assert list(found.table().index) == ["a", "b"] and (found.table()["share"] == 1.0).all()
+
+
+def test_where_they_differ_is_told():
+    times = np.array([0.0, 1.0, 2.0, 3.0])
+    found = LinearWidths(
+        times,
+        {"gamma": np.array([0.5, 0.8, 1.05, 1.2]), "noise": np.array(0.7)},
+        {"gamma": np.ones(4), "noise": np.array(1.0)},
+        {"gamma": np.full(4, 0.01), "noise": np.array(0.2)},
+    )
+    assert found.sentences == [
+        "gamma: the linearised sd is too narrow until t = 1, right within 10 % at t = 2, too wide at t = 3; "
+        "it is from 0.5 to 1.2 of that of the draws.",
+        "noise: the linearised sd is 0.7 of that of the draws (known to 20 % only).",
+    ]
+    assert found.table().loc["gamma", "share"] == 0.25
+    np.testing.assert_array_equal(found.agrees("gamma"), [False, False, True, False])
+
+
+def test_what_has_no_draws_is_refused():
+    point = bm.inference.fit(Linear(population()), method="point", starts=1, prior_samples=0)
+    with pytest.raises(InputError, match="the fit has 1 draws; at least 100"):
+        linear_widths(point)
+    with pytest.raises(InputError, match="fit is str"):
+        linear_widths("fit")
