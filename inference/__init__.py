@@ -1,5 +1,6 @@
 """Inference: point estimates, variational inference and NUTS on calibration models, and what is made of them."""
 
+from .baselines import Historical, Persistence
 from .check_result import Check, load_check
 from .checks import check
 from .compare import compare
@@ -16,8 +17,11 @@ from .intervene import intervene
 from .intervention_result import Intervention
 from .interventions import Change, Close, Start
 from .last_layer import last_layer
+from .learned import LearnedPrior, learn_prior
 from .leave_out import leave_future_out, loo
 from .linear_widths import LinearWidths, linear_widths
+from .many import Posteriors
+from .origins import forecast_origins
 from .parallel import processes
 from .path_sensitivity import Sensitivity, sensitivity
 from .point import Mode, find_mode
@@ -44,12 +48,16 @@ __all__ = [
     "Experiment",
     "Fit",
     "FitError",
+    "Historical",
     "Identifiability",
     "Intervention",
+    "LearnedPrior",
     "LinearWidths",
     "MeanOf",
     "Mode",
     "Observe",
+    "Persistence",
+    "Posteriors",
     "Profile",
     "Sensitivity",
     "ShareOf",
@@ -67,10 +75,12 @@ __all__ = [
     "energy_of_draws",
     "find_mode",
     "fit",
+    "forecast_origins",
     "forecast_scores",
     "identifiability",
     "intervene",
     "last_layer",
+    "learn_prior",
     "leave_future_out",
     "linear_widths",
     "load",

@@ -73,6 +73,10 @@ def identifiability(
         )
     if jnp.zeros(()).dtype != jnp.float64:
         raise InputError('identifiability: double precision is needed; jax.config.update("jax_enable_x64", True) first.')
+    if model.joint is not None:
+        raise InputError(
+            "identifiability: the model has one prior of all unknowns together (with_prior); look at it before that."
+        )
     for name, value, least in (("checked", checked, 0), ("seed", seed, 0)):
         if not whole(value) or value < least:
             raise InputError(f"identifiability: {name} is {value!r}; a whole number of at least {least} is needed.")

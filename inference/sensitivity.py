@@ -108,10 +108,9 @@ class Expansion:
 
     def implied(self, flat: Array, data: Data) -> tuple[Trajectories, dict[str, Array], Array]:
         """What the unknowns imply, the likelihood's own unknowns, and whether all solves succeeded."""
-        sites = self.space.constrain(flat)
-        result = self.model.trajectories(self.space.latents(sites, data), data)
-        own = {name: sites[name] for name in self.space.shapes if name in self.model.observation.priors}
-        return result, own, jnp.all(result.code == Code.CONVERGED)
+        latents = self.space.latents(self.space.constrain(flat), data)
+        result = self.model.trajectories(latents, data)
+        return result, latents["own"], jnp.all(result.code == Code.CONVERGED)
 
     def seen(self, flat: Array, data: Data) -> tuple[Outputs, Array]:
         """What the likelihood looks at - populations, what other branches add, its own unknowns - and whether all solves succeeded."""

@@ -27,6 +27,7 @@ from bayes_mfg.paths import BoundPath, Context, Path, PathFunction, PooledPath
 from bayes_mfg.paths.priors import check_count
 
 from .initial import Draw, FirstObserved, Initial, Known, resolve_initial
+from .joint import JointPrior
 from .observations import Observation, Record
 from .pieces import as_path, beliefs, check_pieces, in_order_of_game
 from .rebuilt import Rebuilt
@@ -123,6 +124,7 @@ class ForwardModel(Rebuilt, abc.ABC):
         self.state_index = observation.index(population)
         self.data = self._data(population)
         self.compiled: dict[str, Any] = {}
+        self.joint: JointPrior | None = None
 
     @abc.abstractmethod
     def trajectories(self, latents: Mapping[str, Any], data: Data | None = None, key: Array | None = None) -> Trajectories:
@@ -187,6 +189,10 @@ class ForwardModel(Rebuilt, abc.ABC):
         ------
         InputError : for a parameter that has no path here, and a path that does not fit its parameter.
         """
+        if self.joint is not None:
+            raise InputError(
+                "with_paths: the model has one prior of all unknowns together (with_prior); change its paths before that."
+            )
         for name, path in paths.items():
             if name not in self.bound or not isinstance(path, Path):
                 raise InputError(f"with_paths: {name!r} is {path!r}; a path of one of {', '.join(self.bound)} is needed.")
@@ -197,13 +203,39 @@ class ForwardModel(Rebuilt, abc.ABC):
         other.data = other._data(self.population)
         return other
 
+    def with_prior(self, location: Any, covariance: Any) -> Self:
+        """The same model with one normal prior of all unknowns together, such as `bayes_mfg.inference.learn_prior` finds; nothing compiled is shared.
+
+        Parameters
+        ----------
+        location, covariance : `(k,)` and `(k, k)`, in the unconstrained coordinates of this model's unknowns (`unconstrained_posterior` of its fits
+            names them).
+
+        Raises
+        ------
+        InputError : for arrays that are no mean and covariance of this model's unknowns, and where trajectories have unknowns in common and of
+            their own (pooled paths).
+        """
+        prior = JointPrior(location, covariance)
+        if any(isinstance(path, PooledPath) for path in self.bound.values()):
+            raise InputError("with_prior: a path is pooled, with unknowns that trajectories share; give it one of its own.")
+        prior.check(lambda draw: self._drawn(draw, self.data))
+        other = self._changed("with_prior", prior.location, prior.covariance)
+        other.joint = prior
+        other.compiled = {}
+        return other
+
     def _bind(self, path: Path, parameter: Parameter) -> BoundPath:
         return path.bind(parameter, self.context)
 
     def _data(self, population: Population) -> Data:
+        return self.arrays(population, self.initial)
+
+    def arrays(self, population: Population, initial: Initial) -> Data:
+        """What is conditioned on, of any number of trajectories with the model's times and states."""
         dtype = jnp.zeros(()).dtype
         record = self.observation.record(population)
-        if isinstance(self.initial, FirstObserved):
+        if isinstance(initial, FirstObserved):
             # What the start is taken from is no evidence about it, and would pass for an observation without noise.
             record = record._replace(mask=record.mask.at[:, 0].set(False))
         record = Record(*(x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x for x in record))
@@ -212,11 +244,13 @@ class ForwardModel(Rebuilt, abc.ABC):
             if not population.fully_observed:
                 raise InputError("A path takes the observed population as input, but some cells of the data are not observed.")
             observed = population.shares
-        return Data(record, jnp.asarray(self.initial.fixed(population), dtype), jnp.asarray(observed, dtype))
+        return Data(record, jnp.asarray(initial.fixed(population), dtype), jnp.asarray(observed, dtype))
 
     def latents(self, draw: Draw, data: Data) -> dict[str, Any]:
         """Draw all unknowns: raw parameters of every path, the observation model's own, and the initial populations `(R, d)`."""
+        return self._drawn(draw if self.joint is None else self.joint.drawing(draw), data)
 
+    def _drawn(self, draw: Draw, data: Data) -> dict[str, Any]:
         def named(name: str) -> Draw:
             return lambda raw_name, prior: draw(f"{name}/{raw_name}", prior)
 
@@ -227,6 +261,8 @@ class ForwardModel(Rebuilt, abc.ABC):
     @property
     def local_sites(self) -> tuple[str, ...]:
         """Sites whose first axis are the trajectories, each row of which enters its own trajectory's likelihood alone."""
+        if self.joint is not None:
+            return ()
         of_paths = (f"{name}/{raw_name}" for name, path in self.bound.items() for raw_name in path.local)
         return (*of_paths, *self.initial.local_sites)
 
@@ -492,7 +528,9 @@ def parameters_in_words(parameters: Mapping[str, Parameter], names: Collection[s
 
 def describe(model: ForwardModel) -> dict[str, Any]:
     """The model in words and numbers, JSON-able, for fits and reports."""
+    joint = {} if model.joint is None else {"prior": "one normal prior of all unknowns together, in place of those of the pieces"}
     return {
+        **joint,
         "game": model.about,
         "paths": {name: path.description for name, path in model.bound.items()},
         "observation": model.observation.words,

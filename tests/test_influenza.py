@@ -1,0 +1,162 @@
+"""Learned priors of influenza seasons on simulated ones with known truth, the example on a file in FluView's format, and the benchmark's tables."""
+
+import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bayes_mfg.data import Population
+from bayes_mfg.data.fluview import mmwr_week, mmwr_week_start
+from bayes_mfg.examples.influenza_season import main, season_model, seasons_of
+from bayes_mfg.inference import learn_prior
+from bayes_mfg.inference.many import Many
+from benchmarks.influenza import differences, summary
+
+WEEKS, DRAWS = 30, 100
+REGIONS = ("Iowa", "Ohio", "Utah")
+
+SCATTER = {"beta/level": 0.4, "recovery/value": 0.15, "contact_cost/value": 0.3, "concentration": 0.3, "seed[0]": 0.3}
+"""Sds of the unknowns' truths; the changes of beta have 0.5."""
+
+LOCATION = {"beta/level": 0.5, "recovery/value": -0.9, "contact_cost/value": 1.0, "concentration": 5.0, "seed[0]": -2.0}
+"""Their means; the changes of beta have 0."""
+
+
+def blank(count=1):
+    """A population of the right shape with nothing in it."""
+    counts, mask = np.zeros((count, WEEKS, 3), int), np.zeros((count, WEEKS, 3), bool)
+    mask[..., 1] = True
+    return Population(
+        np.arange(WEEKS), counts=counts, totals=np.full((count, WEEKS), 1000), states=list("SIR"), mask=mask, time_unit="week"
+    )
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    """A model, and the seasons of many states drawn from a known normal: as many as importance draws, so that one program serves."""
+    model = season_model(blank())
+    many = Many(model, blank(), "test")
+    rng = np.random.default_rng(11)
+    location = np.array([LOCATION.get(name, 0.0) for name in many.space.names])
+    scatter = np.array([SCATTER.get(name, 0.5) for name in many.space.names])
+    unknowns = location + scatter * rng.standard_normal((DRAWS, len(location)))
+    misfit, mu = many.implied(unknowns[None], np.arange(1))
+    assert np.isfinite(misfit).all()
+    share = mu[0, :, :WEEKS, 1]
+    concentration = np.exp(unknowns[:, many.space.names.index("concentration")])[:, None]
+    totals = rng.integers(200, 3000, share.shape)
+    counts = np.zeros((*share.shape, 3), int)
+    counts[..., 1] = rng.binomial(totals, rng.beta(concentration * share, concentration * (1 - share)))
+    mask = np.zeros(counts.shape, bool)
+    mask[..., 1] = True
+    seasons = Population(np.arange(WEEKS), counts=counts, totals=totals, states=list("SIR"), mask=mask, time_unit="week")
+    return model, seasons, location, scatter
+
+
+@pytest.mark.slow
+def test_learning_finds_how_simulated_seasons_scatter(simulated):
+    """Means within four of their standard errors; sds of what seasons determine within 40 % (an estimate from 100 has an sd of 7 %, and more for
+    what they determine in part)."""
+    model, seasons, location, scatter = simulated
+    found = learn_prior(model, seasons, num_draws=DRAWS, refinements=2)
+    error = np.sqrt(np.diag(found.uncertainty)) + 0.1 * np.sqrt(np.diag(found.covariance))
+    assert np.all(np.abs(found.location - location) < 4 * error), list(
+        zip(found.names, found.location, location, error, strict=True)
+    )
+    ratio = dict(zip(found.names, np.sqrt(np.diag(found.covariance)) / scatter, strict=True))
+    for name in ("beta/level", "recovery/value", "concentration", "seed[0]"):
+        assert 0.6 < ratio[name] < 1.5, ratio
+    assert found.evidence[-1] > found.evidence[0] - 5.0
+    assert np.median(found.pareto_k) < 0.7
+
+
+def written(population, path):
+    """Three states in the format of FluView: 1 % before the onset, then a simulated season each."""
+    lines = ['"*Beginning for the 2015-16 season, reports are presented separately."\n']
+    lines += ["REGION TYPE,REGION,YEAR,WEEK,TOTAL SPECIMENS,TOTAL A,TOTAL B,PERCENT POSITIVE,PERCENT A,PERCENT B\n"]
+    places = [(region, season) for region in REGIONS for season in range(2015, 2020)]
+    for (region, season), counts, totals in zip(places, population.counts[..., 1], population.totals, strict=False):
+        for week in range(52):
+            since = week - 8
+            n, k = (int(totals[since]), int(counts[since])) if 0 <= since < WEEKS else (500, 5 if since < 0 else 0)
+            k = max(k, n // 20) if since in (0, 1) else k  # an onset it is
+            year, number = mmwr_week(mmwr_week_start(season, 40) + datetime.timedelta(weeks=week))
+            share = f"{100 * k / n:.2f}"
+            lines.append(f"States,{region},{year},{number},{n},{k},0,{share},{share},0\n")
+    path.write_text("".join(lines))
+
+
+@pytest.mark.slow
+def test_the_example_runs_on_a_file_in_fluviews_format(simulated, tmp_path, capsys):
+    written(simulated[1], tmp_path / "ICL_NREVSS_Clinical_Labs.csv")
+    picture = tmp_path / "season.png"
+    words = f"--data {tmp_path / 'ICL_NREVSS_Clinical_Labs.csv'} --state Ohio --season 2019 --training 2015 2016 2017 2018 --draws {DRAWS}"
+    main([*words.split(), "--out", str(picture)])
+    told = capsys.readouterr().out
+    assert picture.read_bytes().startswith(b"\x89PNG") and told.rstrip().endswith("season.png")
+    assert sum(line.split()[:1] in (["3"], ["7"], ["11"], ["15"]) for line in told.splitlines()) == 16
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--training", "2019"])
+
+
+def test_seasons_are_read_off_names():
+    population = blank(2)
+    named = Population(
+        population.times,
+        counts=population.counts,
+        totals=population.totals,
+        states=list("SIR"),
+        mask=population.mask,
+        trajectories=["New Mexico 2017-18", "Iowa 2018-19"],
+    )
+    assert seasons_of(named) == ["2017-18", "2018-19"]
+
+
+def scored(wis, seed=0):
+    """Scores of ten states in three seasons from two origins."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {
+            "trajectory": f"State {s} {season}",
+            "origin": origin,
+            "horizon": h,
+            "wis": wis + 0.001 * rng.standard_normal(),
+            "season": season,
+        }
+        for s in range(10)
+        for season in ("2022-23", "2023-24", "2024-25")
+        for origin in (3, 7)
+        for h in (1, 2)
+    ]
+    return pd.DataFrame(rows).assign(log_score=-1.0, coverage50=0.5, coverage90=0.9)
+
+
+def test_a_difference_is_told_only_where_it_is():
+    tables = {"game": scored(0.03), "same": scored(0.03, seed=1), "worse": scored(0.04, seed=2)}
+    found = differences(tables, "wis")
+    assert found.loc["game - same", "game is"] == "no difference shown"
+    assert found.loc["game - worse", "game is"] == "lower"
+    assert found.loc["game - worse", "mean"] == pytest.approx(-0.01, abs=1e-3)
+    # One season in which all is the other way round: three seasons tell nothing any more, however many states there are.
+    turned = tables["worse"].copy()
+    turned.loc[turned["season"] == "2024-25", "wis"] -= 0.03
+    assert differences({**tables, "worse": turned}, "wis").loc["game - worse", "game is"] == "no difference shown"
+
+
+def test_forecasts_are_paired_by_what_both_scored():
+    """A forecast that one of them lacks counts for neither."""
+    short = scored(0.03, seed=1).iloc[5:]
+    assert differences({"game": scored(0.03), "short": short}, "wis")["mean"].notna().all()
+    means = summary({"game": scored(0.03)}, "horizon")
+    assert means.loc[("game", 1), "forecasts"] == 60 and means.loc[("game", 1), "in 90 %"] == pytest.approx(90.0)
+
+
+def test_clustered_errors_are_those_of_the_formula():
+    """Against sums over clusters written out."""
+    one, other = scored(0.03), scored(0.03, seed=5)
+    found = differences({"game": one, "other": other}, "wis").loc["game - other"]
+    apart = (one["wis"] - other["wis"]).to_numpy()
+    left = apart - apart.mean()
+    sums = [left[(one["season"] == season).to_numpy()].sum() for season in sorted(set(one["season"]))]
+    assert found["error by season"] == pytest.approx(np.sqrt(1.5 * np.sum(np.square(sums))) / len(apart))
