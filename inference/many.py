@@ -16,7 +16,7 @@ from bayes_mfg.models import Data, ForwardModel, Known
 
 from .coordinates import compiled, coordinates
 from .errors import FitError
-from .sensitivity import Outputs, Tilt, Expansion
+from .sensitivity import Expansion, Outputs, Tilt
 from .svi import psis, reliable
 
 BATCH = 16
