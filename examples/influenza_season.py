@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--out", default="influenza_season.png")
     given = parser.parse_args(arguments)
-    if given.season in given.training:
-        parser.error(f"--season {given.season} is among those that are learned from")
+    if given.season <= max(given.training):
+        parser.error(f"--season {given.season} is not after all seasons that are learned from; the last is {max(given.training)}")
     jax.config.update("jax_enable_x64", True)
 
     training = bm.data.read_fluview(given.data, regions=given.regions, seasons=given.training)

@@ -196,6 +196,7 @@ def assemble(
         "paths": json.dumps(words["paths"]),
         "observation": words["observation"],
         "initial": words["initial"],
+        **({"prior": words["prior"]} if "prior" in words else {}),
         "config": config,
         "data": json.dumps(
             {

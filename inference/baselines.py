@@ -8,15 +8,22 @@ import numpy as np
 import pandas as pd
 import scipy.optimize
 import scipy.stats
-from scipy.special import expit, logit, logsumexp
+from scipy.special import betaln, expit, gammaln, log_expit, logit, logsumexp
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 
+from .errors import FitError
 from .origins import checked, scores_of_draws
 
 SHARES = 401
-"""Quantiles that stand for a forecast's distribution of shares."""
+"""Quantiles that stand for a forecast's distribution of shares in replicates; log scores are integrals over all of it."""
+
+REACH = 1e4
+"""How far from its centre, in logits, a distribution of shares is integrated."""
+
+HELD_OUT = 50
+"""Trajectories, spread evenly, that are held out in turn at every time to learn how wide a share of the past is to be taken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Persistence:
         Raises
         ------
         InputError : for data that are not counts of one state, and origins or horizons beyond the record.
+        FitError : when the likelihood's maximum is not found.
         """
         starts, ahead = checked(training, origins, horizons)
         counts, totals = counted(training)
@@ -73,14 +81,21 @@ class Persistence:
                 moved.append(np.full(pair.sum(), drift[origin, h]))
                 then.append(np.stack([k, n], axis=1))
             before, after, shift = np.concatenate(now), np.concatenate(then), np.concatenate(moved)
+            expected = _Expected(before[:, 0] + shift, np.sqrt(before[:, 1]), after[:, 0], after[:, 1])
 
-            def loss(x: np.ndarray, before: Any = before, after: Any = after, shift: Any = shift) -> float:
+            def loss(x: np.ndarray, before: Any = before, expected: Any = expected) -> float:
                 spread = np.sqrt(np.exp(2 * x[0]) + before[:, 1])
-                return -float(_mixture(before[:, 0] + shift, spread, 2 + np.exp(x[1]), after[:, 0], after[:, 1]).sum())
+                return -float(expected.log_density(spread, 2 + np.exp(x[1])).sum())
 
             found = scipy.optimize.minimize(
-                loss, np.array([-1.0, 1.0]), method="Nelder-Mead", options={"maxiter": 120, "xatol": 1e-3}
+                loss,
+                np.array([-1.0, 1.0]),
+                method="Nelder-Mead",
+                bounds=[(-8.0, 3.0), (-4.0, 5.0)],
+                options={"maxiter": 400, "xatol": 1e-2, "fatol": 1e-2},
             )
+            if not found.success:
+                raise FitError(f"Persistence: the steps at horizon {h} have no likeliest scale and tails ({found.message}).")
             scale[h], degrees[h] = float(np.exp(found.x[0])), float(2 + np.exp(found.x[1]))
         return cls(scale, degrees, drift)
 
@@ -108,7 +123,7 @@ class Persistence:
                 spread = np.sqrt(self.scale[h] ** 2 + _error(last[rows], size[rows]))
                 shares = expit(centre + np.outer(_quantiles(self.degrees[h], SHARES), spread))
                 k, n = counts[rows, origin + h], totals[rows, origin + h]
-                density = _mixture(centre, spread, self.degrees[h], k, n)
+                density = _Expected(centre, spread, k, n).log_density(spread, self.degrees[h])
                 tables.append(_row_table(population, rows, origin, h, shares, k, n, density, seed))
         return pd.concat(tables, ignore_index=True)
 
@@ -117,23 +132,56 @@ class Persistence:
 class Historical:
     """Shares at the same time in other trajectories, each as likely as the others: what is known before a trajectory begins.
 
+    A count is beta-binomial around a share `p` of the past, with the parameters `concentration p` and `concentration (1 - p)`: a record of finitely
+    many shares does not say that nothing in between can occur. The concentration, one for all times, is the likeliest for trajectories that are held
+    out in turn.
+
     Attributes
     ----------
     shares : `(T, R)`, smoothed as `(k + 1/2) / (n + 1)`, NaN where not observed.
+    concentration : of a count around a share of the past.
     """
 
     shares: np.ndarray
+    concentration: float
 
     @classmethod
-    def learn(cls, training: Population) -> "Historical":
+    def learn(cls, training: Population, *, groups: Sequence[str] | None = None) -> "Historical":
         """Learn from trajectories of counts of one observed state.
+
+        Parameters
+        ----------
+        training : `R` trajectories.
+        groups : `(R,)` names; with a trajectory its whole group is held out, such as all states of a season. By default each is its own.
 
         Raises
         ------
-        InputError : for other data.
+        InputError : for other data, groups of another number, and when there is nothing left when a group is held out.
         """
         counts, totals = counted(training)
-        return cls(np.where(totals > 0, (counts + 0.5) / (totals + 1.0), np.nan).T)
+        names = list(training.trajectories) if groups is None else [str(name) for name in groups]
+        if len(names) != training.n_trajectories:
+            raise InputError(f"Historical: groups has {len(names)} names for {training.n_trajectories} trajectories.")
+        shares = np.where(totals > 0, (counts + 0.5) / (totals + 1.0), np.nan).T
+        numbers = np.unique(np.array(names), return_inverse=True)[1]
+        held_out = []
+        for past, k, n in zip(shares, counts.T, totals.T, strict=True):
+            seen = np.flatnonzero(np.isfinite(past))
+            some = seen[:: max(1, -(-len(seen) // HELD_OUT))]
+            others = numbers[seen][:, None] != numbers[some]
+            some, others = some[others.any(axis=0)], others[:, others.any(axis=0)]
+            if some.size:
+                held_out.append((past[seen], k[some], n[some], others))
+        if not held_out:
+            raise InputError(
+                "Historical: no time is observed in two trajectories or groups, which does not say how wide to make a forecast."
+            )
+
+        def loss(x: float) -> float:
+            return -sum(float(_around(past, np.exp(x), k, n, others).sum()) for past, k, n, others in held_out)
+
+        found = scipy.optimize.minimize_scalar(loss, bounds=(0.0, 12.0), method="bounded", options={"xatol": 0.02})
+        return cls(shares, float(np.exp(found.x)))
 
     def scores(
         self, population: Population, *, origins: Sequence[int], horizons: Sequence[int] = (1, 2, 3, 4), seed: int = 0
@@ -142,7 +190,7 @@ class Historical:
 
         Raises
         ------
-        InputError : as there, and for more times than were learned.
+        InputError : as there, and for times that were not learned.
         """
         starts, ahead = checked(population, origins, horizons)
         counts, totals = counted(population)
@@ -153,10 +201,15 @@ class Historical:
             for h in (step for step in ahead if origin + step < population.n_times):
                 _, _, seen = latest(counts, totals, origin)
                 rows = np.flatnonzero(seen & (totals[:, origin + h] > 0))
-                past = self.shares[origin + h]
-                shares = np.repeat(past[np.isfinite(past)][:, None], len(rows), axis=1)
+                past = self.shares[origin + h][np.isfinite(self.shares[origin + h])]
+                if not past.size:
+                    raise InputError(f"Historical: nothing was observed at time {origin + h} of what it learned from.")
                 k, n = counts[rows, origin + h], totals[rows, origin + h]
-                density = logsumexp(scipy.stats.binom.logpmf(k, n, shares), axis=0) - np.log(len(shares))
+                density = _around(past, self.concentration, k, n, np.ones((len(past), len(rows)), bool))
+                around = past[:, None] * np.ones(max(1, -(-SHARES // len(past))))
+                rng = np.random.default_rng([seed, origin, h])
+                once = rng.beta(self.concentration * around, self.concentration * (1 - around)).reshape(-1, 1)
+                shares = np.repeat(once, len(rows), axis=1)
                 tables.append(_row_table(population, rows, origin, h, shares, k, n, density, seed))
         return pd.concat(tables, ignore_index=True)
 
@@ -195,10 +248,44 @@ def _quantiles(degrees: float, count: int) -> np.ndarray:
     return np.asarray(scipy.stats.t.ppf((np.arange(count) + 0.5) / count, degrees))
 
 
-def _mixture(centre: np.ndarray, spread: np.ndarray, degrees: float, k: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Log density of counts `(m,)` with the logit of the share at `centre + spread T`, by quadrature over evenly spaced probabilities."""
-    shares = np.clip(expit(centre + np.outer(_quantiles(degrees, 201), spread)), 1e-12, 1 - 1e-12)
-    return np.asarray(logsumexp(scipy.stats.binom.logpmf(k, n, shares), axis=0) - np.log(len(shares)))
+class _Expected:
+    """Densities of counts whose share has a logit of Student t, as integrals over the logit.
+
+    The nodes are dense around the centre of the t and around the peak of the binomial likelihood, which may lie far out in the tails: in between all
+    is smooth. They do not depend on scale and degrees, so that a fit evaluates the binomial once.
+
+    Parameters
+    ----------
+    centre : `(m,)`.
+    finest : least scale that will be asked for, `(m,)`.
+    k, n : counts and totals, `(m,)`.
+    """
+
+    def __init__(self, centre: np.ndarray, finest: np.ndarray, k: np.ndarray, n: np.ndarray) -> None:
+        peak = (k + 0.5) / (n + 1.0)
+        far = np.linspace(-1.0, 1.0, 401)[:, None] * np.arcsinh(REACH / finest)
+        near = np.linspace(-12.0, 12.0, 193)[:, None] * np.sqrt(_error(peak, n))
+        logits = np.sort(np.concatenate([centre + finest * np.sinh(far), logit(peak) + near]), axis=0)
+        step = np.diff(logits, axis=0)
+        with np.errstate(divide="ignore"):
+            width = np.log(0.5 * (np.concatenate([step, 0 * step[:1]]) + np.concatenate([0 * step[:1], step])))
+        choices = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+        self.apart = logits - centre
+        self.log_likelihood = choices + k * log_expit(logits) + (n - k) * log_expit(-logits) + width
+
+    def log_density(self, spread: np.ndarray, degrees: float) -> np.ndarray:
+        """Log density `(m,)` of the counts at scales `(m,)`."""
+        constant = gammaln(0.5 * (degrees + 1)) - gammaln(0.5 * degrees) - 0.5 * np.log(degrees * np.pi) - np.log(spread)
+        student = -0.5 * (degrees + 1) * np.log1p((self.apart / spread) ** 2 / degrees)
+        return np.asarray(logsumexp(self.log_likelihood + student, axis=0) + constant)
+
+
+def _around(past: np.ndarray, concentration: float, k: np.ndarray, n: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Log density of counts `(m,)` that are beta-binomial around shares `(R,)`, of which `others (R, m)` count."""
+    one, two = concentration * past[:, None], concentration * (1 - past[:, None])
+    choices = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(n - k + 1.0)
+    density = choices + betaln(k + one, n - k + two) - betaln(one, two)
+    return np.asarray(logsumexp(density, axis=0, b=others.astype(float)) - np.log(others.sum(axis=0)))
 
 
 def _row_table(

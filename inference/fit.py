@@ -204,6 +204,7 @@ def _best_draw(start: Any, model: ForwardModel) -> np.ndarray:
         "paths": json.loads(known["paths"]) == words["paths"],
         "observation models": known["observation"] == words["observation"],
         "initial populations": known["initial"] == words["initial"],
+        "priors of all unknowns": known.get("prior") == words.get("prior"),
     }
     for what, same in alike.items():
         if not same:

@@ -12,9 +12,11 @@ import numpy as np
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
-from bayes_mfg.models import ForwardModel
+from bayes_mfg.models import ForwardModel, describe
 
+from .assemble import finite
 from .coordinates import coordinates
+from .errors import FitError
 from .many import Many, Normal, Posteriors
 from .options import whole
 from .progress import bar
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 
 MOST_UNRELIABLE = 0.05
 """Part of the trajectories whose importance draws may be unreliable before a warning says so."""
+
+SLOWEST = 0.99
+"""The largest ratio of successive steps that is told from those that never end."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,8 @@ class LearnedPrior:
     trajectories, groups : from how many it was learned.
     evidence : log density of all data at every iteration, up to the noise of importance sampling; Laplace's approximation has none.
     pareto_k : of each trajectory's importance draws in the last iteration, `(R,)`.
+    remaining : how far the prior still was from where the iteration leads, in sds, as far as its last steps tell (`learn_prior`).
+    model : what it was learned for, in words and numbers: the model, its grid, its states.
     warnings : sentences that a user must know.
     """
 
@@ -48,6 +55,8 @@ class LearnedPrior:
     groups: int
     evidence: tuple[float, ...]
     pareto_k: np.ndarray
+    remaining: float
+    model: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -65,13 +74,25 @@ class LearnedPrior:
 
         Raises
         ------
-        InputError : when the model's unknowns are not those of the prior.
+        InputError : when the model is not the one for which the prior was learned; its data may be others.
+        """
+        self.check(model, "LearnedPrior")
+        return model.with_prior(self.location, self.predictive)
+
+    def check(self, model: ForwardModel, where: str) -> None:
+        """Refuse a model for which the prior was not learned: its coordinates would mean something else.
+
+        Raises
+        ------
+        InputError : when unknowns, game, paths, observation, initial populations, grid or states differ.
         """
         if tuple(coordinates(model).names) != self.names:
             raise InputError(
-                f"LearnedPrior: the model has the unknowns {', '.join(coordinates(model).names)}; the prior is of {', '.join(self.names)}."
+                f"{where}: the model has the unknowns {', '.join(coordinates(model).names)}; the prior is of {', '.join(self.names)}."
             )
-        return model.with_prior(self.location, self.predictive)
+        for name, value in _in_words(model).items():
+            if self.model.get(name) != value:
+                raise InputError(f"{where}: the prior was learned for another model; their {name} differ.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON; the file appears whole or not at all."""
@@ -102,6 +123,8 @@ class LearnedPrior:
                 groups=words["groups"],
                 evidence=tuple(words["evidence"]),
                 pareto_k=np.asarray(words["pareto_k"], float),
+                remaining=float(words["remaining"]),
+                model=dict(words["model"]),
                 warnings=tuple(words["warnings"]),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -128,10 +151,13 @@ def learn_prior(
     that counts as much as `strength` trajectories. Where the data say nothing about a direction, the model's own prior stays.
 
     Each iteration finds every trajectory's posterior under the current normal and takes the mean and covariance of all of them. Up to `iterations`
-    do so by Laplace's approximation, until nothing moves by more than `tolerance` sds; then `refinements` iterations by importance draws, whose
-    moments are right up to their noise, and whose Pareto k says where they are not. What is approximated: the normal shape, and that the mean and
-    covariance are taken as known; the error of the mean alone is estimated and enters `LearnedPrior.predictive`. With groups (seasons whose states
-    resemble each other) it is that of as many groups, by a sandwich estimate.
+    do so by Laplace's approximation, until there is no more than `tolerance` sds to go; then `refinements` iterations by importance draws, the same
+    in each, whose moments are right up to their noise, and whose Pareto k says where they are not. Where the data say little the prior takes many
+    short steps: what is to go is in each entry of location and covariance that of a geometric series, `step r / (1 - r)` with `r` the larger of the
+    last two ratios of successive steps (Aitken's extrapolation). What is left in the end is in `LearnedPrior.remaining`, with a warning where that
+    is more than `tolerance`. What is approximated: the normal shape, and that the mean and covariance are taken as known; the error of the mean
+    alone is estimated and enters `LearnedPrior.predictive`. With groups (seasons whose states resemble each other) it is that of as many groups, by
+    a sandwich estimate.
 
     Source: Dempster, Laird and Rubin, Maximum likelihood from incomplete data via the EM algorithm, JRSS B 39 (1977); by importance sampling, Wei and
     Tanner, JASA 85 (1990); information under missing data, Louis, JRSS B 44 (1982); clusters, Liang and Zeger, Biometrika 73 (1986).
@@ -144,51 +170,69 @@ def learn_prior(
     iterations, refinements : see above; refinements may be 0.
     num_draws : importance draws for each trajectory.
     strength : trajectories that the model's own prior counts for, above 0.
-    tolerance : see above, in sds of the prior.
+    tolerance : see above, in sds of the prior, above 0.
     seed : of the draws.
     progress : show a progress bar; by default on a terminal only.
 
     Raises
     ------
     InputError : when model, population or groups do not fit together, or a number is out of its range.
-    FitError : when a trajectory has no equilibrium at the prior's location.
+    FitError : when a trajectory has no equilibrium at the prior's location, or hardly any draws with one.
     """
     many = Many(model, population, "learn_prior")
     clusters = _clusters(groups, population)
     for name, value, least in (("iterations", iterations, 1), ("refinements", refinements, 0), ("num_draws", num_draws, 50)):
         if not whole(value) or value < least:
             raise InputError(f"learn_prior: {name} is {value!r}; a whole number of at least {least} is needed.")
-    if not (isinstance(strength, int | float) and 0 < strength < np.inf):
-        raise InputError(f"learn_prior: strength is {strength!r}; a positive number is needed.")
+    for name, number in (("strength", strength), ("tolerance", tolerance)):
+        if not (isinstance(number, int | float) and 0 < number < np.inf):
+            raise InputError(f"learn_prior: {name} is {number!r}; a positive number is needed.")
     own = many.own_prior()
     prior, start = own, None
     evidence: list[float] = []
     k = np.full(many.count, np.nan)
     told: list[str] = []
-    moved = np.inf
+    trail = [prior]
     with bar(iterations + refinements, "learning", progress) as shown:
         for _ in range(iterations):
-            modes, bent = many.modes(prior, start)
-            mean = prior.location + modes @ prior.root.T
-            spread = prior.root @ np.linalg.inv(bent) @ prior.root.T
+            modes = many.modes(prior, start)
+            if modes.lost.any():
+                raise FitError(
+                    f"Trajectory {many.named(modes.lost)} has no equilibrium at the prior's location; another prior is needed."
+                )
+            mean = prior.location + modes.points @ prior.root.T
+            spread = prior.root @ np.linalg.inv(modes.curvature) @ prior.root.T
             new = _maximised(own, mean, spread, strength)
-            moved = _moved(prior, new)
+            trail.append(new)
             prior, start = new, _standard(new, mean)
             shown.update()
-            if moved <= tolerance:
+            remaining = _remaining(trail)
+            if remaining <= tolerance:
                 break
-        if moved > tolerance:
-            told.append(
-                f"The prior still moved by {moved:.2g} sds in the last of {iterations} iterations by Laplace's approximation; raise iterations."
-            )
-        for number in range(refinements):
-            found: Posteriors = many.posteriors(prior, num_draws, seed + number, start)
+        if remaining > tolerance:
+            told.append(_unsettled(f"{iterations} iterations by Laplace's approximation", trail, remaining, "iterations"))
+        refined = [prior]
+        for _ in range(refinements):
+            # The same draws in each: what moves is the prior, not the noise.
+            found: Posteriors = many.posteriors(prior, num_draws, seed, start)
+            modes = found.modes
+            if found.failed.any():
+                raise FitError(
+                    f"Trajectory {many.named(found.failed)} has hardly any draws with an equilibrium; another prior is needed."
+                )
             evidence.append(float(found.evidence.sum()))
             k = found.pareto_k
             mean, spread = found.moments()
-            prior = _maximised(own, mean, spread, strength)
-            start = _standard(prior, mean)
+            new = _maximised(own, mean, spread, strength)
+            refined.append(new)
+            prior, start = new, _standard(new, mean)
             shown.update()
+        if refinements:
+            remaining = _remaining_refined(refined, trail)
+            if remaining > tolerance:
+                told.append(_unsettled(f"{refinements} refinements by importance draws", refined, remaining, "refinements"))
+        if not modes.settled.all():
+            told.append(f"The search for the posterior's mode did not settle for {many.named(~modes.settled)}.")
         if refinements and (~found.reliable).mean() > MOST_UNRELIABLE:
             told.append(
                 f"Of {many.count} trajectories {int((~found.reliable).sum())} have importance draws whose Pareto k is above its limit; the "
@@ -205,8 +249,23 @@ def learn_prior(
         int(clusters.max()) + 1,
         tuple(evidence),
         k,
+        remaining,
+        _in_words(model),
         tuple(told),
     )
+
+
+def _in_words(model: ForwardModel) -> dict[str, Any]:
+    """What makes the coordinates of a model mean what they do, as JSON holds it."""
+    words: dict[str, Any] = finite(
+        {
+            **describe(model),
+            "time grid": model.grid.fine_times.tolist(),
+            "states": list(model.population.states),
+            "observed states": list(model.columns),
+        }
+    )
+    return dict(json.loads(json.dumps(words)))
 
 
 def _clusters(groups: Sequence[str] | None, population: Population) -> np.ndarray:
@@ -246,6 +305,43 @@ def _moved(old: Normal, new: Normal) -> float:
     between = np.linalg.solve(old.root, new.root)
     scale = np.abs(np.linalg.svd(between, compute_uv=False) - 1.0).max()
     return float(max(np.abs(np.linalg.solve(old.root, new.location - old.location)).max(), scale))
+
+
+def _steps(trail: Sequence[Normal]) -> np.ndarray:
+    """Lengths of the last steps, at most three, in every entry of location and covariance in sds of the last prior, `(m, p)`."""
+    inverse, here = np.linalg.inv(trail[-1].root), trail[-1].location
+
+    def placed(prior: Normal) -> np.ndarray:
+        root = inverse @ prior.root
+        return np.concatenate([inverse @ (prior.location - here), 0.5 * (root @ root.T)[np.tril_indices(len(here))]])
+
+    return np.abs(np.diff([placed(prior) for prior in trail[-4:]], axis=0))
+
+
+def _ratios(steps: np.ndarray) -> np.ndarray:
+    """The larger of the last two ratios of successive steps, at most `SLOWEST`; half where there is one step only. Over the first axis."""
+    if len(steps) < 2:
+        return np.full(steps.shape[1:], 0.5)
+    return np.asarray(np.minimum(np.max(steps[1:] / np.maximum(steps[:-1], 1e-300), axis=0), SLOWEST))
+
+
+def _remaining(trail: Sequence[Normal]) -> float:
+    """How far there is to go after some steps, in sds: of all entries the most, for a quick one hides a slow one."""
+    steps = _steps(trail)
+    ratio = _ratios(steps)
+    return float(np.max(steps[-1] * ratio / (1.0 - ratio)))
+
+
+def _remaining_refined(trail: Sequence[Normal], before: Sequence[Normal]) -> float:
+    """The same after a few refinements, whose steps may shrink as slowly as the whole iteration did before."""
+    steps, earlier = (_steps(part) for part in (trail, before))
+    ratio = max(float(_ratios(np.linalg.norm(part, axis=1))) for part in (steps, earlier))
+    return float(np.max(steps[-1]) * ratio / (1.0 - ratio))
+
+
+def _unsettled(after: str, trail: Sequence[Normal], remaining: float, remedy: str) -> str:
+    moved = _moved(*trail[-2:])
+    return f"The prior had not settled after {after}: it still moved by {moved:.2g} sds, with about {remaining:.2g} sds to go; raise {remedy}."
 
 
 def _uncertainty(prior: Normal, mean: np.ndarray, spread: np.ndarray, clusters: np.ndarray, strength: float) -> np.ndarray:

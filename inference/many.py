@@ -15,7 +15,6 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel, Known
 
 from .coordinates import compiled, coordinates
-from .errors import FitError
 from .sensitivity import Expansion, Outputs, Tilt
 from .svi import psis, reliable
 
@@ -42,6 +41,22 @@ class Normal(NamedTuple):
     root: np.ndarray
 
 
+class Modes(NamedTuple):
+    """Modes of many posteriors, in the prior's standard coordinates.
+
+    Attributes
+    ----------
+    points, curvature : `(R, k)` and `(R, k, k)`.
+    settled : whether the search ended at the mode, `(R,)`.
+    lost : whether there is no equilibrium where the search sets out, the prior's location, `(R,)`.
+    """
+
+    points: np.ndarray
+    curvature: np.ndarray
+    settled: np.ndarray
+    lost: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class Posteriors:
     """Weighted draws of every trajectory's posterior.
@@ -52,14 +67,21 @@ class Posteriors:
     weights : `(R, n)`, each row sums to one.
     evidence : log density of each trajectory's data under the prior, `(R,)`; the estimate of importance sampling.
     pareto_k : of the importance ratios, `(R,)`.
-    modes : the modes, `(R, k)`; in the prior's standard coordinates.
+    modes : where the draws were proposed from.
+
+    Of a trajectory whose draws hardly ever have an equilibrium the draws stand at the prior's location, weights are NaN, the Pareto k is infinite.
     """
 
     flat: np.ndarray
     weights: np.ndarray
     evidence: np.ndarray
     pareto_k: np.ndarray
-    modes: np.ndarray
+    modes: Modes
+
+    @property
+    def failed(self) -> np.ndarray:
+        """Which trajectories have no posterior, `(R,)`."""
+        return ~np.isfinite(self.weights).all(axis=1)
 
     @property
     def reliable(self) -> np.ndarray:
@@ -73,11 +95,12 @@ class Posteriors:
         return mean, np.einsum("rn,rnk,rnl->rkl", self.weights, apart, apart)
 
     def resampled(self, seed: int) -> np.ndarray:
-        """Draws of equal weight `(R, n, k)`, by systematic resampling."""
+        """Draws of equal weight `(R, n, k)`, by systematic resampling; those of a failed trajectory as they are."""
         rng = np.random.default_rng(seed)
         n = self.weights.shape[1]
         places = (rng.uniform(size=(len(self.weights), 1)) + np.arange(n)) / n
-        found = [np.minimum(np.searchsorted(np.cumsum(own), at), n - 1) for own, at in zip(self.weights, places, strict=True)]
+        weights = np.where(self.failed[:, None], 1.0 / n, self.weights)
+        found = [np.minimum(np.searchsorted(np.cumsum(own), at), n - 1) for own, at in zip(weights, places, strict=True)]
         return np.stack([draws[rng.permutation(own)] for draws, own in zip(self.flat, found, strict=True)])
 
 
@@ -188,15 +211,16 @@ class Many:
         value, mu = (np.concatenate(y) for y in zip(*parts, strict=True))
         return value, mu
 
-    def modes(self, prior: Normal, start: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Modes `(R, k)` and curvatures `(R, k, k)` in the prior's standard coordinates, where the prior is `Normal(0, 1)`.
+    def named(self, rows: np.ndarray, most: int = 5) -> str:
+        """Some trajectories, chosen by a mask `(R,)`, by name."""
+        names = [repr(self.population.trajectories[row]) for row in np.flatnonzero(rows)]
+        return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+    def modes(self, prior: Normal, start: np.ndarray | None = None) -> Modes:
+        """Modes and curvatures in the prior's standard coordinates, where the prior is `Normal(0, 1)`.
 
         Levenberg-Marquardt on the Gauss-Newton curvature, all trajectories together, those that have settled left out. The curvature of the
         likelihood is taken where it is positive: no direction is wider than the prior.
-
-        Raises
-        ------
-        FitError : when a trajectory has no equilibrium at the prior's location.
         """
         k, root = self.space.size, prior.root
         z = np.zeros((self.count, k)) if start is None else start.copy()
@@ -215,14 +239,13 @@ class Many:
             z[lost] = 0.0
             height, slope, bent = at(z, rows)
             lost = ~np.isfinite(height)
-        if lost.any():
-            name = self.population.trajectories[int(np.flatnonzero(lost)[0])]
-            raise FitError(f"Trajectory {name!r} has no equilibrium at the prior's location; another prior is needed.")
+        slope[lost], bent[lost] = 0.0, np.eye(k)
         damping = np.full(self.count, 1e-3)
-        for _ in range(STEPS):
+        for count in range(STEPS + 1):
             full = np.linalg.solve(bent, slope[..., None])[..., 0]
-            rows = np.flatnonzero((np.sqrt(np.sum(full * slope, axis=1)) > SETTLED) & (damping < 1e8))
-            if not rows.size:
+            apart = np.sqrt(np.sum(full * slope, axis=1)) > SETTLED
+            rows = np.flatnonzero(apart & (damping < 1e8))
+            if not rows.size or count == STEPS:
                 break
             held = bent[rows] + damping[rows, None, None] * np.eye(k)
             step = np.linalg.solve(held, slope[rows][..., None])[..., 0]
@@ -232,7 +255,7 @@ class Many:
             z[good] -= step[better]
             height[good], slope[good], bent[good] = (part[better] for part in found)
             damping[rows] = np.where(better, damping[rows] / 5, np.maximum(damping[rows], 1e-2) * 8)
-        return z, bent
+        return Modes(z, bent, ~apart & ~lost, lost)
 
     def posteriors(self, prior: Normal, num_draws: int, seed: int, start: np.ndarray | None = None) -> Posteriors:
         """Draws of every trajectory's posterior by importance sampling from a Student t at its mode.
@@ -240,15 +263,17 @@ class Many:
         Where the Pareto k of the ratios says that the proposal does not do, another is made from the mean and covariance of the weighted draws, and
         the better of them is kept (adaptive importance sampling; Cappe et al., Population Monte Carlo, JCGS 13, 2004).
         """
-        modes, bent = self.modes(prior, start)
-        k = self.space.size
-        centre, root = modes.copy(), np.linalg.inv(np.linalg.cholesky(bent)).swapaxes(1, 2)
-        z = np.empty((self.count, num_draws, k))
-        weights, evidence = np.full((self.count, num_draws), np.nan), np.empty(self.count)
+        modes = self.modes(prior, start)
+        k, bent = self.space.size, modes.curvature
+        centre, root = modes.points.copy(), np.linalg.inv(np.linalg.cholesky(bent)).swapaxes(1, 2)
+        z = np.zeros((self.count, num_draws, k))
+        weights, evidence = np.full((self.count, num_draws), np.nan), np.full(self.count, -np.inf)
         best = np.full(self.count, np.inf)
         rng = np.random.default_rng(seed)
-        rows = np.arange(self.count)
-        for attempt in range(ROUNDS):
+        rows = np.flatnonzero(~modes.lost)
+        for _ in range(ROUNDS):
+            if not rows.size:
+                break
             normal = rng.standard_normal((len(rows), num_draws, k))
             chi = rng.chisquare(DEGREES, (len(rows), num_draws)) / DEGREES
             step = normal / np.sqrt(chi)[..., None]
@@ -267,14 +292,10 @@ class Many:
                 spread = np.einsum("n,ni,nj->ij", own, x - mean, x - mean)
                 centre[row] = mean
                 root[row] = np.linalg.cholesky(spread + 1e-2 * np.linalg.inv(bent[row]))
-                if shape < best[row] or attempt == 0:
+                if shape < best[row] or np.isnan(weights[row, 0]):
                     best[row], z[row], weights[row] = shape, x, own
                     evidence[row] = logsumexp(ratio) - math.log(num_draws)
-            rows = np.flatnonzero(best > reliable(num_draws))
-            if not rows.size:
-                break
-        if not np.all(np.isfinite(weights)):
-            raise FitError("A trajectory has hardly any draws with an equilibrium; another prior is needed.")
+            rows = np.flatnonzero((best > reliable(num_draws)) & ~modes.lost)
         return Posteriors(prior.location + z @ prior.root.T, weights, evidence, best, modes)
 
 

@@ -416,7 +416,7 @@ def data(tree: xr.DataTree) -> str:
 def settings(tree: xr.DataTree) -> str:
     """Settings, versions and config of the run."""
     rows: dict[str, Any] = {
-        k: tree.attrs[k] for k in ("method", "seed", "created", "wall_time_seconds", "initial") if k in tree.attrs
+        k: tree.attrs[k] for k in ("method", "seed", "created", "wall_time_seconds", "initial", "prior") if k in tree.attrs
     }
     rows |= decode(tree.attrs, "inference", dict)
     parts = [facts(rows, "Settings of the inference") if rows else absent("The settings were not recorded.")]

@@ -222,6 +222,7 @@ def _compared(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, boo
     yield "paths", json.loads(tree.attrs["paths"]) == words["paths"]
     yield "observation models", tree.attrs["observation"] == words["observation"]
     yield "initial populations", tree.attrs["initial"] == words["initial"]
+    yield "priors of all unknowns", tree.attrs.get("prior") == words.get("prior")
     # What the solver approximates, not how: another method or tolerance finds the same equilibrium.
     solved = tree["solver"].attrs
     asked = {name: value for name, value in model.solver.items() if name in ("scheme", "control", "branches", "substeps")}

@@ -528,7 +528,7 @@ def parameters_in_words(parameters: Mapping[str, Parameter], names: Collection[s
 
 def describe(model: ForwardModel) -> dict[str, Any]:
     """The model in words and numbers, JSON-able, for fits and reports."""
-    joint = {} if model.joint is None else {"prior": "one normal prior of all unknowns together, in place of those of the pieces"}
+    joint = {} if model.joint is None else {"prior": model.joint.words}
     return {
         **joint,
         "game": model.about,

@@ -1,5 +1,6 @@
 """One normal prior of all unknowns together, in place of the separate priors of the pieces."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,12 @@ class JointPrior:
         if not symmetric or np.linalg.eigvalsh(self.covariance).min() <= 0:
             raise InputError("with_prior: covariance is not symmetric and positive definite.")
         self.root = np.linalg.cholesky(self.covariance)
+
+    @property
+    def words(self) -> str:
+        """One line for reports, with a fingerprint of all numbers: priors that differ anywhere differ in it."""
+        numbers = hashlib.sha256(self.location.tobytes() + self.covariance.tobytes()).hexdigest()[:16]
+        return f"one normal prior of all unknowns together, in place of those of the pieces (fingerprint {numbers})"
 
     def check(self, draw_all: Callable[[Draw], Any]) -> None:
         """Count the unknowns that a model draws.

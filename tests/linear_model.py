@@ -20,7 +20,7 @@ class Linear(ForwardModel):
 
     has_value = False
 
-    def __init__(self, population, paths=None, observation=None, limit=np.inf):
+    def __init__(self, population, paths=None, observation=None, limit=np.inf, initial=None):
         self.limit = limit
         paths = paths or {"a": Constant(), "b": Constant()}
         parameters = {name: Parameter(name) for name in paths}
@@ -29,7 +29,7 @@ class Linear(ForwardModel):
             paths,
             parameters,
             observation or Gaussian(scale=SCALE),
-            initial=population.shares[:, 0],
+            initial=population.shares[:, 0] if initial is None else initial,
             horizon=None,
             substeps=1,
         )

@@ -8,10 +8,11 @@ import pytest
 
 from bayes_mfg.data import Population
 from bayes_mfg.data.fluview import mmwr_week, mmwr_week_start
+from bayes_mfg.errors import InputError
 from bayes_mfg.examples.influenza_season import main, season_model, seasons_of
 from bayes_mfg.inference import learn_prior
 from bayes_mfg.inference.many import Many
-from benchmarks.influenza import differences, summary
+from benchmarks.influenza import alike, claim, differences, experiment, summary
 
 WEEKS, DRAWS = 30, 100
 REGIONS = ("Iowa", "Ohio", "Utah")
@@ -30,6 +31,15 @@ def blank(count=1):
     return Population(
         np.arange(WEEKS), counts=counts, totals=np.full((count, WEEKS), 1000), states=list("SIR"), mask=mask, time_unit="week"
     )
+
+
+def smooth():
+    """Seasons that rise and fall, each a little higher than the one before."""
+    totals = np.full((21, WEEKS), 1000)
+    counts, mask = np.zeros((21, WEEKS, 3), int), np.zeros((21, WEEKS, 3), bool)
+    counts[..., 1] = 20 + np.outer(200 + 5 * np.arange(21), np.exp(-0.5 * ((np.arange(WEEKS) - 9) / 4) ** 2))
+    mask[..., 1] = True
+    return Population(np.arange(WEEKS), counts=counts, totals=totals, states=list("SIR"), mask=mask, time_unit="week")
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +81,11 @@ def test_learning_finds_how_simulated_seasons_scatter(simulated):
     assert np.median(found.pareto_k) < 0.7
 
 
-def written(population, path):
+def written(population, path, seasons=range(2015, 2020)):
     """Three states in the format of FluView: 1 % before the onset, then a simulated season each."""
     lines = ['"*Beginning for the 2015-16 season, reports are presented separately."\n']
     lines += ["REGION TYPE,REGION,YEAR,WEEK,TOTAL SPECIMENS,TOTAL A,TOTAL B,PERCENT POSITIVE,PERCENT A,PERCENT B\n"]
-    places = [(region, season) for region in REGIONS for season in range(2015, 2020)]
+    places = [(region, season) for region in REGIONS for season in seasons]
     for (region, season), counts, totals in zip(places, population.counts[..., 1], population.totals, strict=False):
         for week in range(52):
             since = week - 8
@@ -96,8 +106,6 @@ def test_the_example_runs_on_a_file_in_fluviews_format(simulated, tmp_path, caps
     told = capsys.readouterr().out
     assert picture.read_bytes().startswith(b"\x89PNG") and told.rstrip().endswith("season.png")
     assert sum(line.split()[:1] in (["3"], ["7"], ["11"], ["15"]) for line in told.splitlines()) == 16
-    with pytest.raises(SystemExit):
-        main([*words.split(), "--training", "2019"])
 
 
 def test_seasons_are_read_off_names():
@@ -129,7 +137,7 @@ def scored(wis, seed=0):
         for origin in (3, 7)
         for h in (1, 2)
     ]
-    return pd.DataFrame(rows).assign(log_score=-1.0, coverage50=0.5, coverage90=0.9)
+    return pd.DataFrame(rows).assign(share=0.1, log_score=-1.0, coverage50=0.5, coverage90=0.9)
 
 
 def test_a_difference_is_told_only_where_it_is():
@@ -145,18 +153,70 @@ def test_a_difference_is_told_only_where_it_is():
 
 
 def test_forecasts_are_paired_by_what_both_scored():
-    """A forecast that one of them lacks counts for neither."""
-    short = scored(0.03, seed=1).iloc[5:]
-    assert differences({"game": scored(0.03), "short": short}, "wis")["mean"].notna().all()
-    means = summary({"game": scored(0.03)}, "horizon")
-    assert means.loc[("game", 1), "forecasts"] == 60 and means.loc[("game", 1), "in 90 %"] == pytest.approx(90.0)
+    """A forecast that one of them lacks counts for neither; the report refuses such tables."""
+    whole, other = scored(0.03), scored(0.03, seed=1)
+    short = other.iloc[5:]
+    apart = whole["wis"].iloc[5:] - short["wis"]
+    assert differences({"game": whole, "short": short}, "wis")["mean"].iloc[0] == pytest.approx(apart.mean())
+    failed = whole.assign(wis=whole["wis"].where(np.arange(len(whole)) > 9))
+    means = summary({"game": failed}, "horizon")
+    assert means.loc[("game", 1), "forecasts"] == 55 and means.loc[("game", 1), "in 90 %"] == pytest.approx(90.0)
+    alike({"game": whole, "other": other.sample(frac=1.0, random_state=0)})
+    with pytest.raises(InputError, match="different observations \\(5 are"):
+        alike({"game": whole, "short": short})
+    with pytest.raises(InputError, match="short has forecasts twice"):
+        alike({"short": pd.concat([short, short.iloc[:1]])})
 
 
 def test_clustered_errors_are_those_of_the_formula():
-    """Against sums over clusters written out."""
+    """Two-way clusters by the other definition: all pairs of forecasts that share a state or a season."""
     one, other = scored(0.03), scored(0.03, seed=5)
+    one["wis"] += 0.003 * one["season"].map({"2022-23": 1, "2023-24": -1, "2024-25": 0.5}) + 0.002 * one["trajectory"].str[
+        6
+    ].astype(int)
     found = differences({"game": one, "other": other}, "wis").loc["game - other"]
     apart = (one["wis"] - other["wis"]).to_numpy()
     left = apart - apart.mean()
-    sums = [left[(one["season"] == season).to_numpy()].sum() for season in sorted(set(one["season"]))]
-    assert found["error by season"] == pytest.approx(np.sqrt(1.5 * np.sum(np.square(sums))) / len(apart))
+    state, season = one["trajectory"].str[:7].to_numpy(), one["season"].to_numpy()
+    pairs = {name: (labels[:, None] == labels) for name, labels in (("state", state), ("season", season))}
+    by = {name: left @ same @ left / len(left) ** 2 for name, same in pairs.items()}
+    both = left @ (pairs["state"] & pairs["season"]) @ left / len(left) ** 2
+    expected = by["state"] * 10 / 9 + by["season"] * 3 / 2 - both * 30 / 29
+    assert found["error by season"] == pytest.approx(np.sqrt(by["season"] * 3 / 2))
+    assert found["error"] == pytest.approx(np.sqrt(expected)) and expected > max(by["season"] * 3 / 2, by["state"] * 10 / 9)
+    half = 4.302653 * found["error"]
+    assert found["95 %"] == f"{apart.mean() - half:.4f} to {apart.mean() + half:.4f}"
+
+
+def test_one_season_tells_nothing():
+    tables = {"game": scored(0.03), "worse": scored(0.04, seed=2)}
+    one = {name: table[table["season"] == "2022-23"] for name, table in tables.items()}
+    assert differences(one, "wis").loc["game - worse", "game is"] == "cannot be told"
+
+
+def test_a_folder_is_of_one_experiment(tmp_path):
+    about = {"data": "a", "regions": ["Ohio"], "origins": [3, 7], "draws": 300, "models": {"game": "b"}}
+    assert not claim(tmp_path / "one", about)
+    assert claim(tmp_path / "one", about)
+    with pytest.raises(InputError, match="another experiment: data, models differ"):
+        claim(tmp_path / "one", about | {"data": "c", "models": {"game": "d"}})
+    (tmp_path / "game.json").write_text("{}")
+    with pytest.raises(InputError, match="unknown experiment"):
+        claim(tmp_path, about)
+
+
+def test_an_experiment_knows_its_data_and_models(tmp_path):
+    """All of it but the constants of the module."""
+    written(smooth(), tmp_path / "flu.csv", seasons=range(2015, 2022))
+    (tmp_path / "other.csv").write_text((tmp_path / "flu.csv").read_text().replace("2015,45,", "2015,45,1"))
+    first, other = (experiment(str(tmp_path / name), ()) for name in ("flu.csv", "other.csv"))
+    assert first == experiment(str(tmp_path / "flu.csv"), ()) and first["data"] != other["data"]
+    assert experiment(str(tmp_path / "flu.csv"), ("Ohio",)) != first
+    assert len(set(first["models"].values())) == 2
+
+
+def test_the_example_learns_from_the_past_alone(capsys):
+    for season in ("2016", "2018"):
+        with pytest.raises(SystemExit):
+            main(["--data", "nothing.csv", "--season", season, "--training", "2015", "2018"])
+        assert "not after all seasons that are learned from" in capsys.readouterr().err
