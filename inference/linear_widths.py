@@ -32,6 +32,8 @@ class LinearWidths:
     times : of paths, `(T,)`, up to the last datum.
     linear, drawn : unknown -> sd, of logarithms of what is positive and has no upper bound; `(T, ...)` of paths, of the unknown's shape elsewhere.
     error : unknown -> Monte Carlo standard error of the drawn sd, relative to it, of the same shape.
+
+    Entries that do not move, such as a diagonal that does not enter, have no ratio (NaN); shares and sentences leave them out.
     """
 
     times: np.ndarray
@@ -42,10 +44,12 @@ class LinearWidths:
     @property
     def ratio(self) -> dict[str, np.ndarray]:
         """Unknown -> linearised over drawn sd."""
-        return {name: sd / self.drawn[name] for name, sd in self.linear.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = {name: np.asarray(sd / self.drawn[name]) for name, sd in self.linear.items()}
+        return {name: np.where(np.isfinite(ratio) & (ratio > 0), ratio, np.nan) for name, ratio in ratios.items()}
 
     def agrees(self, name: str) -> np.ndarray:
-        """Whether the two sds of an unknown differ by at most 10 %, entry by entry."""
+        """Whether the two sds of an unknown differ by at most 10 %, entry by entry; not so where one is not known."""
         return np.asarray(np.abs(self.ratio[name] - 1.0) <= AGREES)
 
     def table(self) -> pd.DataFrame:
@@ -54,16 +58,16 @@ class LinearWidths:
         Columns: `share`, of entries at which the two agree; `least`, `median` and `most` of linearised over drawn sd; `error`, the largest Monte
         Carlo error of a drawn sd, relative to it.
         """
-        rows = {
-            name: {
-                "share": float(self.agrees(name).mean()),
-                "least": float(ratio.min()),
-                "median": float(np.median(ratio)),
-                "most": float(ratio.max()),
-                "error": float(self.error[name].max()),
+        rows = {}
+        for name, ratio in self.ratio.items():
+            known = ratio[np.isfinite(ratio)]
+            rows[name] = {
+                "share": float(self.agrees(name)[np.isfinite(ratio)].mean()) if known.size else np.nan,
+                "least": float(known.min()) if known.size else np.nan,
+                "median": float(np.median(known)) if known.size else np.nan,
+                "most": float(known.max()) if known.size else np.nan,
+                "error": self._noisy(name),
             }
-            for name, ratio in self.ratio.items()
-        }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("unknown")
 
     @property
@@ -71,23 +75,43 @@ class LinearWidths:
         """One sentence for every unknown: where the linearised sd is that of the draws, and where it is not."""
         told = []
         for name, ratio in self.ratio.items():
-            said = f"{name}: "
-            if self.agrees(name).all():
+            said, missing = f"{name}: ", ~np.isfinite(ratio)
+            if missing.all():
+                told.append(f"{said}no sd to compare.")
+                continue
+            if (self.agrees(name) | missing).all():
                 said += "the linearised sd is that of the draws within 10 %"
                 said += " at all times" if self._along(name) else ""
             elif self._along(name):
                 flat = ratio.reshape(len(self.times), -1)
-                worst = flat[np.arange(len(flat)), np.abs(np.log(flat)).argmax(axis=1)]
+                off = np.abs(np.log(flat))
+                worst = flat[np.arange(len(flat)), np.where(np.isfinite(off), off, -1.0).argmax(axis=1)]
                 grades = [
-                    "too narrow" if r < 1 - AGREES else "too wide" if r > 1 + AGREES else "right within 10 %" for r in worst
+                    "not known"
+                    if np.isnan(r)
+                    else "too narrow"
+                    if r < 1 - AGREES
+                    else "too wide"
+                    if r > 1 + AGREES
+                    else "right within 10 %"
+                    for r in worst
                 ]
-                said += f"the linearised sd is {words.along(self.times, grades)}; it is from {words.number(ratio.min())} to "
-                said += f"{words.number(ratio.max())} of that of the draws"
+                said += f"the linearised sd is {words.along(self.times, grades)}; it is from {words.number(np.nanmin(ratio))} to "
+                said += f"{words.number(np.nanmax(ratio))} of that of the draws"
             else:
-                said += f"the linearised sd is {words.listing([words.number(float(r)) for r in np.ravel(ratio)[:6]])} of that of the draws"
-            noisy = float(self.error[name].max())
+                shown = [words.number(float(r)) for r in ratio[~missing][:6]]
+                more = f" (and of {int((~missing).sum()) - 6} entries more)" if (~missing).sum() > 6 else ""
+                said += f"the linearised sd is {words.listing(shown)} of that of the draws{more}"
+            if missing.any():
+                said += f"; {int(missing.sum())} of {ratio.size} entries have no sd to compare"
+            noisy = self._noisy(name)
             told.append(said + (f" (known to {100 * noisy:.0f} % only)." if noisy > AGREES / 2 else "."))
         return told
+
+    def _noisy(self, name: str) -> float:
+        """The largest Monte Carlo error of an unknown's sds; NaN where there is none."""
+        errors = np.asarray(self.error[name])[np.isfinite(self.error[name])]
+        return float(errors.max()) if errors.size else np.nan
 
     def _along(self, name: str) -> bool:
         return self.linear[name].ndim > 0 and self.linear[name].shape[0] == len(self.times) and len(self.times) > 1
@@ -143,5 +167,6 @@ def linear_widths(fit: Fit) -> LinearWidths:
         drawn[name] = draws.std(axis=(0, 1), ddof=1)
         cells = np.moveaxis(draws.reshape(*draws.shape[:2], -1), -1, 0)
         errors = [float(array_stats.mcse(x, chain_axis=0, draw_axis=1, method="sd")) for x in cells]
-        error[name] = (np.array(errors) / drawn[name].reshape(-1)).reshape(drawn[name].shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error[name] = (np.array(errors) / drawn[name].reshape(-1)).reshape(drawn[name].shape)
     return LinearWidths(found.times[kept], linear, drawn, error)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import chi2
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
@@ -17,15 +18,15 @@ from bayes_mfg.paths import PooledPath
 from .coordinates import coordinates
 from .errors import FitError
 from .identifiability_points import located
-from .identifiability_words import listing
+from .identifiability_words import listing, number
 from .linearised import blocks
 from .options import whole
 from .parallel import ONE_AT_A_TIME, Parcel, travels
-from .point import MOST_DENSE, NEAR, Expanded, nearest_solvable, square_root
+from .point import MOST_DENSE, Expanded, nearest_solvable, square_root
 from .profile_quantity import Quantity
 from .profile_quantity import quantity as resolved
 from .profile_result import Profile, check_levels
-from .profile_scan import Held, Side, confidence, scan, unsettled
+from .profile_scan import Held, Side, confidence, notes, scan, unsettled
 from .profile_target import Target
 from .progress import bar
 
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 
 RESTARTS = 3
 """Times that a search for the maximum is taken up again because a profile climbed above it."""
+
+EDGE = float(np.log(1e3))
+"""Coordinate of a number between two bounds from which it counts as being at one of them: a thousandth of the way from the bound to the other."""
 
 
 def profile(
@@ -52,8 +56,10 @@ def profile(
     """The profile likelihood of one quantity, and confidence sets by the likelihood ratio.
 
     `l(q)` is the maximum over all other unknowns of the log likelihood where the quantity is `q`; a value is in the set of a level where twice its
-    fall from the overall maximum is at most the level's quantile of chi-square with one degree of freedom (Wilks). No prior of a number enters:
-    constants, initial populations and the observation model's own unknowns are as free as the likelihood leaves them.
+    fall from the overall maximum is at most the level's quantile of chi-square with one degree of freedom (Wilks). Of the priors of numbers only
+    the supports enter: inside these constants, initial populations and the observation model's own unknowns are as free as the likelihood leaves
+    them.
+    A uniform or truncated prior cuts the likelihood off where it ends; a warning says where a number came to such an end.
 
     A path is another matter. Given one value for every moment the likelihood has no maximum worth the name: any two moments that the data do not tell
     apart can be traded against each other without end. So paths that vary, and what trajectories scatter by, keep their priors (`priors="paths"`), as
@@ -72,7 +78,8 @@ def profile(
         entries and trajectories; or a smooth function of the unknowns that gives one number: of a dict of paths on the grid `(T, ...)`, or `(R, T,
         ...)` where every trajectory has its own, and of numbers, by name. It is no function of populations.
     levels : of confidence.
-    between : smallest and largest value to look at, however low the profile; by default as far as the largest level and a little more.
+    between : smallest and largest value to look at, however low the profile, with the estimate between them; by default as far as the largest level
+        and a little more.
     priors : unknowns whose priors count: "paths", "all" (then it is the profile of the posterior density of the unconstrained coordinates), or names,
         `()` for none at all.
     at : where the search for the maximum sets out: as in `identifiability`; by default the prior median and draws.
@@ -137,6 +144,8 @@ def profiles(
         top = _maximum(target, _starts(model, at, starts, seed), max_steps)
         shown.update()
         for left in range(RESTARTS, -1, -1):
+            for each, ends in zip(asked, ranges, strict=True):
+                _holds(model, each, ends, top)
             jobs = [
                 _Job(each, k, sign, wanted, ranges[k][0 if sign < 0 else 1], kept, top, max_steps)
                 for k, each in enumerate(quantities)
@@ -157,7 +166,8 @@ def profiles(
             log.info("profile: the profile climbed above the maximum; the search starts again from there.")
             top = _maximum(target, [higher], max_steps)
             shown.reset()
-    out = {each.name: _gathered(target, each, sides[k, -1], sides[k, 1], top, wanted) for k, each in enumerate(asked)}
+    ranged = between is not None
+    out = {each.name: _gathered(target, each, sides[k, -1], sides[k, 1], top, wanted, ranged) for k, each in enumerate(asked)}
     for found in out.values():
         for sentence in found.warnings:
             log.warning("%s", sentence)
@@ -226,6 +236,23 @@ def _range(between: Any, lower: float, upper: float) -> tuple[float | None, floa
     return low, high
 
 
+def _holds(model: ForwardModel, asked: Quantity, ends: tuple[float | None, float | None], top: Held) -> None:
+    """Refuse a range that does not hold the estimate, from which the search sets out.
+
+    Raises
+    ------
+    InputError : naming both.
+    """
+    low, high = ends
+    if low is None or high is None:
+        return
+    estimate = asked.from_line(asked.constraint(model.data)(top.z)[0])
+    if not low <= estimate <= high:
+        raise InputError(
+            f"profile: between is {(low, high)!r}; a range that holds {estimate:.6g}, where {asked.name} is at the maximum, is needed."
+        )
+
+
 def _starts(model: ForwardModel, at: Any, starts: int, seed: int) -> list[np.ndarray]:
     """Points from which the maximum is searched for: the given one or the prior median, then draws of the prior."""
     space = coordinates(model)
@@ -256,31 +283,64 @@ def _maximum(target: Target, points: list[np.ndarray], max_steps: int) -> Held:
     search = Expanded(target)
     _, gradient, curvature = search.at(z)
     left = float(np.linalg.norm(square_root(curvature)[1].T @ gradient))
-    if left > NEAR:
-        log.warning("profile: the search for the maximum ended %.2g sds before it.", left)
     return Held(z, value, left, curvature)
 
 
-def _gathered(target: Target, asked: Quantity, below: Side, above: Side, top: Held, levels: tuple[float, ...]) -> Profile:
-    """The two directions as one profile, the maximum once."""
+def _gathered(
+    target: Target, asked: Quantity, below: Side, above: Side, top: Held, levels: tuple[float, ...], ranged: bool
+) -> Profile:
+    """The two directions as one profile, the maximum once; a profile that is higher by less than `BETTER` raises the maximum."""
     places = np.concatenate([below.places[:0:-1], above.places])
     heights = np.concatenate([below.heights[:0:-1], above.heights])
+    locations = np.concatenate([below.locations[:0:-1], above.locations])
+    least = float(heights.min())
+    inside = 2.0 * (heights - least) <= chi2.ppf(levels[-1], 1)
     return Profile(
         quantity=asked.name,
         estimate=asked.from_line(above.places[0]),
-        maximum=-top.value,
+        maximum=-least,
         values=np.array([asked.from_line(place) for place in places]),
         log_likelihood=-heights,
-        sets={level: confidence(asked, below, above, top.value, level) for level in levels},
+        sets={level: confidence(asked, below, above, least, level) for level in levels},
         priors=target.kept,
-        locations=np.concatenate([below.locations[:0:-1], above.locations]),
+        locations=locations,
         coordinates=list(coordinates(target.model).names),
         ends=(below.reason, above.reason),
         failed_solves=target.failures + below.failures + above.failures,
         unsettled=unsettled(below, above),
         off=max(below.off, above.off),
         evaluations=target.evaluations + below.evaluations + above.evaluations,
+        left=top.left,
+        notes=(*notes(asked, (below, above), ranged), *_at_edges(target, locations[inside])),
     )
+
+
+def _at_edges(target: Target, locations: np.ndarray) -> list[str]:
+    """A sentence where numbers whose priors do not count come to an end of their support.
+
+    Parameters
+    ----------
+    target : with the model.
+    locations : unconstrained coordinates `(n, size)`, inside the sets.
+    """
+    space, parts = coordinates(target.model), blocks(target.model)
+    kept = {int(k) for name in target.kept for k in parts[name]}
+    told = []
+    for name, shape in space.shapes.items():
+        here = range(space.offsets[name], space.offsets[name] + int(np.prod(shape)))
+        ends = [np.asarray(space.transforms[name](jnp.full(shape, end))) for end in (-jnp.inf, jnp.inf)]
+        # Bounds on both sides only: how near to a single one is near depends on the unit. Shares have none of their own.
+        if kept & set(here) or not np.all(np.isfinite(ends)) or np.shape(ends[0]) != tuple(shape):
+            continue
+        if np.abs(locations[:, here]).max(initial=0.0) > EDGE:
+            low, high = (
+                round(float(end), 12) for end in (np.min(ends), np.max(ends))
+            )  # the transform stops just before its ends
+            told.append(
+                f"{name.split('/')[0]} comes to an end of its support, {number(low)} to {number(high)}, inside the sets: beyond it "
+                "nothing was looked at, whatever the likelihood."
+            )
+    return told
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

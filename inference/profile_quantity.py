@@ -107,7 +107,10 @@ def quantity(model: ForwardModel, asked: Any) -> Quantity:
         asked = Value(asked[0], asked[1])
     if isinstance(asked, Value):
         pick, lower, upper = _picked(model, asked)
-        return Quantity(str(asked), lower, upper, _compiled(model, repr(asked), pick, lower, upper))
+        # The row of a trajectory's name may be another in data that share the compiled functions.
+        names = list(model.population.trajectories)
+        row = names.index(asked.trajectory) if asked.trajectory is not None else None
+        return Quantity(str(asked), lower, upper, _compiled(model, f"{asked!r} {row}", pick, lower, upper))
     if not callable(asked):
         raise InputError(f"profile: quantity is {asked!r}; a name, a Value or a function of the unknowns is needed.")
     name = getattr(asked, "__name__", type(asked).__name__)

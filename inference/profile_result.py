@@ -12,6 +12,7 @@ from bayes_mfg.errors import InputError
 
 from .files import replacing
 from .identifiability_words import listing, number
+from .point import NEAR
 from .report_svg import Layer, Line, Points, chart, mosaic, view
 
 
@@ -67,6 +68,8 @@ class Profile:
     unsettled : values at which the search over the other unknowns ended where the likelihood is not level.
     off : largest distance between the quantity and the value it was held at, on the quantity's real line.
     evaluations : of the likelihood with its derivatives.
+    left : Newton step left at the maximum, in sds; where it is large the maximum was not reached.
+    notes : sentences on jumps, uncertain ends, ranges that were not looked through, and ends of supports.
     """
 
     quantity: str
@@ -83,6 +86,8 @@ class Profile:
     unsettled: int
     off: float
     evaluations: int
+    left: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def deviance(self) -> np.ndarray:
@@ -92,7 +97,12 @@ class Profile:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Sentences that a reader must know."""
-        told = []
+        told = list(self.notes)
+        if self.left > NEAR:
+            told.append(
+                f"The search for the maximum ended {number(self.left)} sds before it: falls from it are told too small, and "
+                "sets are too wide, if anything."
+            )
         widest = self.sets[max(self.sets)]
         for is_open, side, why in ((widest.open_below, "below", self.ends[0]), (widest.open_above, "above", self.ends[1])):
             if is_open:

@@ -28,11 +28,15 @@ MOST, MOST_WIDE = 30, 200
 LINE, FAR = 20.0, 1000.0
 """How far to look: on a real line of logarithms a factor of `exp(20)`, elsewhere so many sds."""
 
-SHARP, MOST_CUTS = 1e-3, 20
-"""Distance from a level, in sds, at which its limit counts as found, and the most searches for one."""
+SHARP, MOST_CUTS = 1e-3, 40
+"""Distance from a level, in sds, at which its limit counts as found, or width of what holds a jump over it, and the most searches for one."""
 
-BETTER = 1e-6
-"""Rise above the maximum, in log likelihood, from which it was none."""
+BETTER = 1e-3
+"""Rise above the maximum, in log likelihood, from which it was none.
+
+Where the likelihood rises to the edge of what an unknown can be, every search ends before the supremum, by about its own tolerance. A rise below this
+is taken for the height of the maximum instead (`Profile.maximum`); it moves no end of a 90 % set by more than `SHARP`.
+"""
 
 REACHED = "the level was reached"
 
@@ -69,6 +73,9 @@ class Side:
     crossings : level -> places at which the profile crosses it.
     reason : why the search ended.
     evaluations, failures : of the target.
+    jumps : pairs of neighbouring places between which the deviance jumps.
+    vague : level -> pairs of places between which a crossing lies that could not be found more closely.
+    finished : whether the search went as far as it was asked to.
     higher : a point above the maximum; the rest then is of no use.
     """
 
@@ -81,6 +88,9 @@ class Side:
     reason: str
     evaluations: int
     failures: int
+    jumps: tuple[tuple[float, float], ...]
+    vague: dict[float, list[tuple[float, float]]]
+    finished: bool
     higher: np.ndarray | None
 
 
@@ -114,10 +124,12 @@ def scan(
     walk = _Walk(target, quantity, top, max_steps)
     try:
         reason = walk.out(sign, math.sqrt(float(chi2.ppf(levels[-1], 1))) + BEYOND, limit)
-        crossings = {level: walk.cross(math.sqrt(float(chi2.ppf(level, 1)))) for level in levels}
+        crossings, vague = {}, {}
+        for level in levels:
+            crossings[level], vague[level] = walk.cross(math.sqrt(float(chi2.ppf(level, 1))))
         higher = None
     except _HigherError as found:
-        reason, crossings, higher = "", {}, found.z
+        reason, crossings, vague, higher = "", {}, {}, found.z
     rows = sorted(walk.rows, key=lambda row: sign * row[0])
     return Side(
         places=np.array([place for place, _ in rows]),
@@ -129,6 +141,9 @@ def scan(
         reason=reason,
         evaluations=target.evaluations,
         failures=target.failures,
+        jumps=tuple(walk.jumps),
+        vague=vague,
+        finished=walk.finished,
         higher=higher,
     )
 
@@ -144,13 +159,15 @@ class _Walk:
         if not (np.isfinite(place) and np.isfinite(self.sd) and self.sd > 0):
             raise InputError(f"profile: {quantity.name} does not move with the unknowns, or is not finite, at the maximum.")
         self.rows: list[tuple[float, Held]] = [(place, top)]
+        self.jumps: list[tuple[float, float]] = []
+        self.finished = False
 
     def root(self, held: Held) -> float:
         """Root of the deviance: sds from the maximum where the likelihood is normal."""
         return math.sqrt(max(0.0, 2.0 * (held.value - self.top.value)))
 
     def hold(self, near: Held, place: float) -> Held | None:
-        """The best where the quantity is at a place, searched for from a neighbour; None where there is no equilibrium.
+        """The best where the quantity is at a place, searched for from a neighbour; None where there is no equilibrium, or the place is not reached.
 
         Raises
         ------
@@ -171,58 +188,84 @@ class _Walk:
         transformed = math.isfinite(self.quantity.lower) or math.isfinite(self.quantity.upper)
         reach = LINE if transformed else FAR * self.sd
         end = begin + sign * reach if limit is None else self.quantity.onto_line(limit)
-        step, wall = STEP * self.sd, math.inf
+        step, wall, why = STEP * self.sd, math.inf, ""
+        least = LEAST * self.sd
         while True:
             place, held = self.rows[-1]
             root, left = self.root(held), sign * (end - place)
+            here = number(self.quantity.from_line(place))
             if limit is None and root >= stop:
+                self.finished = True
                 return REACHED
             if left <= 1e-9 * max(1.0, abs(end)):
-                value = number(self.quantity.from_line(place))
+                self.finished = True
                 return (
-                    f"the range that was given ends at {value}"
+                    f"the range that was given ends at {here}"
                     if limit is not None
-                    else f"the profile is still above the level at {value}"
+                    else f"the profile is still above the level at {here}"
                 )
             if len(self.rows) > (MOST if limit is None else MOST_WIDE):
-                return f"{len(self.rows) - 1} steps were not enough, the last to {number(self.quantity.from_line(place))}"
+                return f"{len(self.rows) - 1} steps were not enough, the last to {here}"
             # Where a range was given the way between two hills may be long and steep.
             aim, most = (STEP, JUMP) if root < stop else (max(FAST, 0.2 * (root - stop)), math.inf)
-            step = min(step, left, 0.5 * (wall - abs(place - begin)))
-            if step < LEAST * self.sd and step < left:
-                return f"no equilibrium was found beyond {number(self.quantity.from_line(place))}"
+            step = min(max(step, least), left)
+            if wall < math.inf:
+                room = 0.5 * (wall - abs(place - begin))
+                if room < min(least, left):
+                    return f"{why} beyond {here}"
+                step = min(step, room)
+            failures = self.target.failures
             found = self.hold(held, place + sign * step)
             if found is None:
                 wall = abs(place - begin) + step
+                why = (
+                    "no equilibrium was found"
+                    if self.target.failures > failures
+                    else "no unknowns that give the quantity a value were found"
+                )
                 continue
-            if self.root(found) - root > most and step > LEAST * self.sd:
+            rise = self.root(found) - root
+            if rise > most and step > least:
                 step *= 0.5
                 continue
+            if rise > most:
+                self.jumps.append((place, place + sign * step))
             self.rows.append((place + sign * step, found))
-            step *= min(max(aim / max(abs(self.root(found) - root), 1e-3), 0.3), 3.0)
+            step *= min(max(aim / max(abs(rise), 1e-3), 0.3), 3.0)
 
-    def cross(self, level: float) -> list[float]:
-        """Places at which the root of the deviance crosses a level, each between two neighbours of the points so far."""
+    def cross(self, level: float) -> tuple[list[float], list[tuple[float, float]]]:
+        """Places at which the root of the deviance crosses a level, each between two neighbours, and pairs around those not found closely."""
         rows = sorted(self.rows, key=lambda row: abs(row[0] - self.rows[0][0]))
-        found = []
+        found, vague = [], []
         for (a, low), (b, high) in itertools.pairwise(rows):
             if (self.root(low) - level) * (self.root(high) - level) < 0:
-                found.append(self._cut((a, low), (b, high), level))
+                place, between = self._cut((a, low), (b, high), level)
+                found.append(place)
+                vague += [between] if between is not None else []
             elif self.root(high) == level:
                 found.append(b)
-        return found
+        return found, vague
 
-    def _cut(self, low: tuple[float, Held], high: tuple[float, Held], level: float) -> float:
-        """The place between two others, one on each side of a level: by false position, and by halves where that stays on one side."""
-        sides = 0
+    def _cut(self, low: tuple[float, Held], high: tuple[float, Held], level: float) -> tuple[float, tuple[float, float] | None]:
+        """The place between two others, one on each side of a level: by false position, and by halves where that stays on one side.
+
+        Where the deviance jumps over the level, or is not found between the two, the place is the outer one of the two that are left, so that the set
+        is not too narrow; they are given, too, where they are apart.
+        """
+        sides, shares = 0, (0.5, 0.25, 0.75, 0.1, 0.9)
         for _ in range(MOST_CUTS):
             gaps = [self.root(held) - level for _, held in (low, high)]
             if min(map(abs, gaps)) <= SHARP:
+                return min((low, high), key=lambda row: abs(self.root(row[1]) - level))[0], None
+            if abs(high[0] - low[0]) <= SHARP * self.sd:
                 break
-            share = 0.5 if abs(sides) >= 2 else gaps[0] / (gaps[0] - gaps[1])
-            place = low[0] + share * (high[0] - low[0])
-            found = self.hold(low[1] if share < 0.5 else high[1], place)
-            if found is None:
+            first = 0.5 if abs(sides) >= 2 else gaps[0] / (gaps[0] - gaps[1])
+            for share in (first, *shares):
+                place = low[0] + share * (high[0] - low[0])
+                found = self.hold(low[1] if share < 0.5 else high[1], place)
+                if found is not None:
+                    break
+            else:
                 break
             self.rows.append((place, found))
             gap = self.root(found) - level
@@ -230,7 +273,9 @@ class _Walk:
                 low, sides = (place, found), max(sides, 0) + 1
             else:
                 high, sides = (place, found), min(sides, 0) - 1
-        return min((low, high), key=lambda row: abs(self.root(row[1]) - level))[0]
+        outer = max((low, high), key=lambda row: self.root(row[1]))[0]
+        apart = abs(high[0] - low[0]) > SHARP * self.sd
+        return outer, (min(low[0], high[0]), max(low[0], high[0])) if apart else None
 
 
 def confidence(quantity: Quantity, below: Side, above: Side, top: float, level: float) -> ConfidenceSet:
@@ -262,5 +307,31 @@ def confidence(quantity: Quantity, below: Side, above: Side, top: float, level: 
 
 
 def unsettled(*sides: Side) -> int:
-    """Number of values at which a search ended before its minimum."""
-    return int(sum(np.sum(side.left > NEAR) for side in sides))
+    """Number of values beside the maximum at which a search ended before its minimum."""
+    return int(sum(np.sum(side.left[1:] > NEAR) for side in sides))
+
+
+def notes(quantity: Quantity, sides: Sequence[Side], ranged: bool) -> tuple[str, ...]:
+    """Sentences on ends of sets that are jumps, or uncertain, and on ranges that were not looked through."""
+
+    def values(pair: tuple[float, float]) -> str:
+        low, high = sorted(quantity.from_line(place) for place in pair)
+        return f"{low:.6g} and {high:.6g}"
+
+    told = []
+    for side in sides:
+        told += [
+            f"Between {quantity.name} of {values(pair)} the profile jumps; a set that ends there ends at the jump."
+            for pair in side.jumps
+        ]
+        for level, pairs in side.vague.items():
+            told += [
+                f"An end of the {100 * level:g} % set of {quantity.name} lies between {values(pair)}, where the profile was not found; the set "
+                "reaches to the farther of the two."
+                for pair in pairs
+            ]
+        if ranged and not side.finished:
+            told.append(
+                f"The range that was given for {quantity.name} was not looked through: {side.reason}; hills beyond were not seen."
+            )
+    return tuple(told)

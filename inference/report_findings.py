@@ -36,6 +36,8 @@ def _from_tree(tree: xr.DataTree) -> list[str]:
     from .contraction import contraction
     from .result import Fit
 
+    if "posterior" not in tree.children:
+        return []
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)  # draws that are not finite, which the page counts elsewhere
         try:
@@ -43,7 +45,7 @@ def _from_tree(tree: xr.DataTree) -> list[str]:
             return [
                 said for name, said in zip(found.verdicts, found.sentences, strict=True) if np.isfinite(found.ratio[name]).any()
             ]
-        except (InputError, KeyError, ValueError):
+        except InputError:
             return []
 
 

@@ -40,9 +40,9 @@ class Uniqueness:
     ----------
     draws : one row per draw and trajectory: `chain`, `draw`, `trajectory`, `smallest`, `margin`; see `bayes_mfg.equilibrium.Conditioning`.
     searched : one row per draw at which more was asked, of the trajectory with the least margin: `spectral_radius` of the best-response map (of a
-        sweep, undamped), `equilibria` found, how many of these `attract`, and the least monotonicity terms `costs`, `dynamics`, `terminal` over
-        random pairs (negative: violated; absent under a social planner).
-    starts, pairs : of each search, and of each kind of pair.
+        sweep, undamped; NaN where it was not found), `equilibria` found, how many searches `converged` to these, how many of these `attract`, and
+        the least monotonicity terms `costs`, `dynamics`, `terminal` over random pairs (negative: violated; absent under a social planner).
+    starts, pairs : of each search, the equilibrium itself not counted, and of each kind of pair.
     failed : draws and trajectories at which the equilibrium was not found again.
     """
 
@@ -89,6 +89,16 @@ class Uniqueness:
                 f"At {some} of {len(self.searched)} draws a search found several equilibria, up to {most}: the posterior speaks of one of them "
                 "(see `branches` of the Calibration)."
             )
+        unknown = int(self.draws["margin"].isna().sum())
+        if unknown:
+            told.append(
+                f"At {unknown} of {len(self.draws)} equilibria of draws no margin could be computed: whether they are near a fold is not known."
+            )
+        empty = int((self.searched["equilibria"] == 0).sum())
+        if empty:
+            told.append(
+                f"At {empty} of {len(self.searched)} draws the search found no equilibrium at all: it failed there, and says nothing."
+            )
         if self.failed:
             told.append(f"At {self.failed} draws and trajectories the equilibrium was not found again.")
         return tuple(told)
@@ -102,18 +112,25 @@ class Uniqueness:
             f"{number(margin.min())} to {number(margin.max())}: 1 without answers of agents to one another, 0 at a fold."
         ]
         if few:
-            radius = self.searched["spectral_radius"]
-            told.append(
-                f"The best-response map has a spectral radius from {number(radius.min())} to {number(radius.max())} at {few} draws: "
-                + (
-                    "beliefs near the equilibria lead to them."
-                    if (radius < 1).all()
-                    else "beliefs near some equilibria lead away from them."
-                )
-            )
-            if not self.several:
+            radius = self.searched["spectral_radius"].dropna()
+            if len(radius):
                 told.append(
-                    f"From {self.starts} starts at each of {few} draws no second equilibrium was found, which proves nothing."
+                    f"The best-response map has a spectral radius from {number(radius.min())} to {number(radius.max())} at {len(radius)} draws: "
+                    + (
+                        "beliefs near the equilibria lead to them."
+                        if (radius < 1).all()
+                        else "beliefs near some equilibria lead away from them."
+                    )
+                )
+            if len(radius) < few:
+                told.append(f"At {few - len(radius)} of {few} draws the spectral radius was not found.")
+            one = self.searched[self.searched["equilibria"] == 1]
+            if len(one):
+                low, high = int(one["converged"].min()), int(one["converged"].max())
+                count = f"{low}" if low == high else f"{low} to {high}"
+                told.append(
+                    f"At {len(one)} of {few} draws no second equilibrium was found, which proves nothing: {count} of {self.starts + 1} searches, "
+                    "one of them from the equilibrium itself, ended at an equilibrium."
                 )
             told += self._monotone()
         return [*told, *self.warnings]
@@ -203,16 +220,30 @@ def uniqueness(
         if not rows:
             raise FitError("uniqueness: at no draw was the equilibrium found again.")
         draws = pd.DataFrame(rows)
-        nearest = draws.loc[draws.groupby(["chain", "draw"])["margin"].idxmin()].reset_index(drop=True)
+        # A margin that is not known comes first.
+        draws["order"] = draws["margin"].fillna(-np.inf)
+        nearest = draws.loc[draws.groupby(["chain", "draw"])["order"].idxmin()].reset_index(drop=True)
+        draws = draws.drop(columns="order")
         asked = []
-        for k in _chosen(nearest["margin"].to_numpy(), searched):
+        for k in _chosen(nearest["order"].to_numpy(), searched):
             row = nearest.loc[k]
             place = {name: row[name] for name in ("chain", "draw", "trajectory")}
             r = list(model.population.trajectories).index(row["trajectory"])
             eq, params = _equilibrium(model, fit, int(row["chain"]), int(row["draw"]), r)
             asked.append({**place, **_asked(model, eq, params, starts, pairs, seed)})
             shown.update()
-    columns = ["chain", "draw", "trajectory", "spectral_radius", "equilibria", "attract", "costs", "dynamics", "terminal"]
+    columns = [
+        "chain",
+        "draw",
+        "trajectory",
+        "spectral_radius",
+        "equilibria",
+        "converged",
+        "attract",
+        "costs",
+        "dynamics",
+        "terminal",
+    ]
     result = Uniqueness(draws, pd.DataFrame(asked, columns=columns), starts, pairs, failed)
     for sentence in result.warnings:
         log.warning("%s", sentence)
@@ -257,6 +288,7 @@ def _asked(model: Calibration, eq: Equilibrium, params: Mapping[str, Any], start
     return {
         "spectral_radius": spectral_radius(eq),
         "equilibria": len(branches),
+        "converged": sum(branch.starts for branch in branches),
         "attract": sum(branch.attracts for branch in branches),
         **{name: terms.get(name, np.nan) for name in ("costs", "dynamics", "terminal")},
     }

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 from linear_model import Linear, population
 from one_unknown import GRID, STARTS, calibration, simulated
@@ -14,7 +15,7 @@ from bayes_mfg.equilibrium import TimeGrid, conditioning, monotonicity, solve, s
 from bayes_mfg.equilibrium.schemes import residual
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import SIR, Emissions, LinearQuadratic
-from bayes_mfg.inference import uniqueness
+from bayes_mfg.inference import Uniqueness, uniqueness
 from bayes_mfg.inference.uniqueness import FOLD
 
 SHORT = TimeGrid(2.0, 7)
@@ -65,7 +66,8 @@ def test_the_smallest_singular_values_are_those_of_the_dense_equations(constants
 
 
 def test_figures_belong_to_the_game_and_not_to_grid_or_unit_of_cost():
-    coarse, fine = (conditioning(solve(LinearQuadratic(), {"gamma": 1.3}, [0.2, 0.3, 0.5], TimeGrid(2.0, n))) for n in (51, 101))
+    strong = LinearQuadratic(congestion=20.0, terminal_congestion=20.0)  # the end of the population enters the terminal cost
+    coarse, fine = (conditioning(solve(strong, {"gamma": 1.3}, [0.2, 0.3, 0.5], TimeGrid(2.0, n))) for n in (51, 201))
     assert coarse.smallest == pytest.approx(fine.smallest, rel=0.02) and coarse.margin == pytest.approx(fine.margin, rel=0.02)
     dear = LinearQuadratic(terminal_slope=50.0, congestion=1.0, terminal_congestion=10.0)
     scaled = conditioning(solve(dear, {"gamma": 13.0}, [0.2, 0.3, 0.5], SHORT))
@@ -130,10 +132,10 @@ def test_the_spectral_radius_is_what_it_was():
 
 
 class Herding(LinearQuadratic):
-    """Company is cheap."""
+    """Company is cheap, late: over time company costs more than it saves."""
 
     def running_cost(self, t, control, mu, params):
-        return super().running_cost(t, control, mu, params) - 0.3 * mu
+        return super().running_cost(t, control, mu, params) - 0.3 * mu * (t > 1.5)
 
 
 def test_monotone_games_are_not_violated_and_others_are():
@@ -197,6 +199,7 @@ def test_a_unique_equilibrium_gives_no_warning(fitted):
     found = uniqueness(fitted, num_draws=3, searched=2, starts=4, pairs=8)
     assert len(found.draws) == 2 and len(found.searched) == 1 and found.failed == 0  # there is one draw
     assert not found.touches_fold and not found.several and found.warnings == ()
+    assert (found.searched["converged"] == 5).all()  # four starts and the equilibrium itself
     assert (found.searched["equilibria"] == 1).all() and (found.searched["spectral_radius"] < 1).all()
     words = " ".join(found.sentences)
     assert "No violation of monotonicity was found among 8 pairs" in words and "which is no proof" in words
@@ -209,6 +212,26 @@ def test_a_unique_equilibrium_gives_no_warning(fitted):
     assert row["trajectory"] == "2" and row["smallest"] == pytest.approx(conditioning(eq).smallest, rel=1e-6)
     assert set(found.table().columns) >= {"margin", "spectral_radius", "equilibria"} and len(found.table()) == 2
     assert found.searched["trajectory"].iloc[0] == found.draws.loc[found.draws["margin"].idxmin(), "trajectory"]
+
+
+def test_what_was_not_found_is_no_finding():
+    """Radii and margins that are not numbers, and searches that failed."""
+    draws = pd.DataFrame(
+        [{"chain": 0, "draw": k, "trajectory": "1", "smallest": 0.1, "margin": m} for k, m in enumerate((np.nan, 0.9))]
+    )
+    rows = [
+        {"chain": 0, "draw": k, "trajectory": "1", "spectral_radius": r, "equilibria": n, "converged": c, "attract": n}
+        for k, r, n, c in ((0, np.nan, 0, 0), (1, 0.5, 1, 3))
+    ]
+    asked = pd.DataFrame(rows).assign(costs=np.nan, dynamics=np.nan, terminal=np.nan)
+    words = " ".join(Uniqueness(draws, asked, 16, 8, 0).sentences)
+    assert "from 0.5 to 0.5 at 1 draws: beliefs near the equilibria lead to them" in words
+    assert "At 1 of 2 draws the spectral radius was not found" in words and "lead away" not in words
+    assert "At 1 of 2 draws no second equilibrium was found, which proves nothing: 3 of 17 searches" in words
+    assert "At 1 of 2 draws the search found no equilibrium at all" in words
+    assert "At 1 of 2 equilibria of draws no margin could be computed" in words
+    none = Uniqueness(draws, asked.iloc[:1], 16, 8, 0)
+    assert "no second equilibrium" not in " ".join(none.sentences) and "spectral radius from" not in " ".join(none.sentences)
 
 
 def test_what_uniqueness_refuses(fitted):

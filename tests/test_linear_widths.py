@@ -42,6 +42,18 @@ def test_where_they_differ_is_told():
     np.testing.assert_array_equal(found.agrees("gamma"), [False, False, True, False])
 
 
+def test_entries_that_do_not_move_are_left_out():
+    base = np.array([[0.0, 1.0], [1.05, 0.0]])
+    found = LinearWidths(np.array([0.0]), {"base": base, "none": np.zeros(2)}, {"base": 1.0 * (base > 0), "none": np.zeros(2)},
+                         {"base": np.where(base > 0, 0.01, np.nan), "none": np.full(2, np.nan)})  # fmt: skip
+    assert found.sentences == [
+        "base: the linearised sd is that of the draws within 10 %; 2 of 4 entries have no sd to compare.",
+        "none: no sd to compare.",
+    ]
+    row = found.table().loc["base"]
+    assert row["share"] == 1.0 and (row["least"], row["most"], row["error"]) == (1.0, 1.05, 0.01)
+
+
 def test_what_has_no_draws_is_refused():
     point = bm.inference.fit(Linear(population()), method="point", starts=1, prior_samples=0)
     with pytest.raises(InputError, match="the fit has 1 draws; at least 100"):

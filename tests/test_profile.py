@@ -1,6 +1,8 @@
 """Protects profile likelihoods: against closed forms, slow searches and differences; sets that are unions, open ends, failed solves, and coverage."""
 
 import concurrent.futures
+import dataclasses
+import types
 import xml.etree.ElementTree as ET
 from multiprocessing.reduction import ForkingPickler
 
@@ -10,7 +12,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import scipy.optimize
-from linear_model import Linear, population, posterior
+from linear_model import SCALE, SIZE, TIMES, Linear, population, posterior
 from one_unknown import NOISE, calibration, simulated
 from scipy.stats import chi2
 
@@ -20,7 +22,7 @@ from bayes_mfg.inference import FitError, Profile, Value, profile, profiles
 from bayes_mfg.inference.coordinates import coordinates, potential
 from bayes_mfg.inference.profile import _Job, _kept
 from bayes_mfg.inference.profile_quantity import quantity
-from bayes_mfg.inference.profile_scan import Held
+from bayes_mfg.inference.profile_scan import Held, _Walk, unsettled
 from bayes_mfg.inference.profile_target import Surface, Target
 
 LEVELS = (0.9, 0.95)
@@ -248,6 +250,86 @@ def test_a_search_that_started_on_the_lower_hill_starts_again():
         assert found.maximum >= found.log_likelihood.max() - 1e-6
 
 
+def test_a_jump_of_the_profile_ends_a_set():
+    """The share leaps where a passes a threshold, 1.27 sds above the estimate: all equilibria are found, and the set ends there."""
+    data = population(b=0.0)
+    least = float(np.mean((data.shares[0, :, 0] - 0.5) / SIZE))
+    threshold = least + 0.3
+
+    class Cliff(Linear):
+        def trajectories(self, latents, data=None, key=None):
+            raw = {name: jnp.where(value > threshold, value + 50.0, value) for name, value in latents["raw"]["a"].items()}
+            return super().trajectories({**latents, "raw": {"a": raw}}, data, key)
+
+    found = profile(Cliff(data, {"a": bm.paths.Constant()}), "a", starts=1)
+    for level, one in found.sets.items():
+        ((low, high),) = one.intervals
+        sd = SCALE / SIZE / np.sqrt(2 * TIMES.size)
+        assert high == pytest.approx(threshold, abs=2e-3 * sd) and not one.open_above
+        assert low == pytest.approx(least - sd * np.sqrt(chi2.ppf(level, 1)), abs=2e-3 * sd)
+    assert found.ends[1] == "the level was reached" and found.failed_solves == 0
+    assert "the profile jumps" in found.warnings[0]
+
+
+def test_an_end_that_is_not_found_is_said_to_be_uncertain(linear):
+    """Between 1.5 and 2.5 sds nothing is found: the set reaches to the far side, and the level is told to be crossed in between."""
+    target, asked = Target(linear, ()), quantity(linear, "a")
+    mean, covariance = posterior(population())
+    free = np.linalg.inv(np.linalg.inv(covariance) - np.eye(2))
+    top = free @ np.linalg.inv(covariance) @ mean
+    value, _, curvature = target(top)
+    walk = _Walk(target, asked, Held(top, value, 0.0, curvature), 50)
+    begin, sd, hold = walk.rows[0][0], walk.sd, walk.hold
+    walk.rows.append((begin + 3 * sd, hold(walk.rows[0][1], begin + 3 * sd)))
+    walk.hold = lambda near, place: None if 1.5 < (place - begin) / sd < 2.5 else hold(near, place)
+    (place,), (pair,) = walk.cross(1.96)
+    low, high = (np.array(pair) - begin) / sd
+    assert 1.3 < low <= 1.5 and 2.5 <= high < 2.7 and place == pair[1]
+
+
+def test_a_range_that_was_not_looked_through_says_so(linear, monkeypatch):
+    monkeypatch.setattr(bm.inference.profile_scan, "MOST_WIDE", 4)
+    found = profile(linear, "a", between=(-40.0, 40.0), starts=1)
+    assert not found.sets[0.9].open_above
+    assert sum("was not looked through: 4 steps were not enough" in said for said in found.warnings) == 2
+
+
+def test_a_maximum_at_the_edge_of_what_an_unknown_can_be():
+    """The best value is zero, which a logarithm never reaches: the set is open there and ends where a parabola cut at zero ends."""
+    data = population(a=-1.0, b=0.0)
+    best, sd = np.mean((data.shares[0, :, 0] - 0.5) / SIZE), SCALE / SIZE / np.sqrt(2 * TIMES.size)
+    positive = Linear(data, {"a": bm.paths.Constant(prior=dist.LogNormal(0.0, 1.0))})
+    found = profile(positive, "a", starts=2)
+    for level, one in found.sets.items():
+        assert one.open_below and not one.open_above and len(one.intervals) == 1
+        assert one.intervals[0][1] == pytest.approx(best + np.sqrt(best**2 + sd**2 * chi2.ppf(level, 1)), rel=0.01)
+    assert found.maximum == found.log_likelihood.max()
+    between = Linear(population(a=3.0, b=0.0), {"a": bm.paths.Constant(prior=dist.Uniform(0.0, 1.0))})
+    found = profile(between, "a", starts=1)
+    assert found.sets[0.95].open_above and not found.sets[0.95].open_below
+    assert any("comes to an end of its support, 0 to 1" in said for said in found.warnings)
+
+
+def square_of_a(values):
+    return values["a"] ** 2
+
+
+def test_values_that_no_unknowns_have_are_no_missing_equilibria():
+    """A square below zero: no solve failed."""
+    found = profile(Linear(population(a=0.1, b=0.0), {"a": bm.paths.Constant()}), square_of_a, starts=1)
+    assert found.sets[0.95].open_below and found.failed_solves == 0
+    assert "no unknowns that give the quantity a value were found beyond" in found.ends[0]
+
+
+def test_a_maximum_that_was_not_reached_is_told_once(linear):
+    found = profile(linear, "a", starts=1)
+    assert found.left < 1e-3 and found.warnings == ()
+    (said,) = dataclasses.replace(found, left=0.5).warnings
+    assert "ended 0.5 sds before it" in said and "too wide" in said
+    side = types.SimpleNamespace(left=np.array([1.0, 0.0, 0.3]))
+    assert unsettled(side, side) == 2
+
+
 def test_executors_give_what_one_after_the_other_gives(linear):
     alone = profiles(linear, ["a", "b"])
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -305,6 +387,8 @@ def test_what_cannot_be_profiled_is_refused(game, wavy):
         profile(wavy, ("a", 2.0))
     with pytest.raises(InputError, match="each needs a name of its own"):
         profiles(game, ["gamma", "gamma"])
+    with pytest.raises(InputError, match=r"between is \(5.0, 6.0\); a range that holds"):
+        profile(wavy, "b", between=(5.0, 6.0), starts=1)
     with pytest.raises(InputError, match="quantities is 'gamma'"):
         profiles(game, "gamma")
     with pytest.raises(InputError, match="model is str"):
@@ -323,6 +407,9 @@ def test_pooled_constants_are_told_apart_by_trajectory():
     for name, coordinate in (("1", 0), ("2", 1)):
         _, slope, _ = quantity(apart, Value("gamma", trajectory=name)).constraint(apart.data)(np.zeros(2))
         np.testing.assert_array_equal(slope != 0, np.arange(2) == coordinate)
+    swapped = apart.with_population(simulated(noise="dirichlet", size=NOISE, seed=1, trajectories=("2", "1")))
+    _, slope, _ = quantity(swapped, Value("gamma", trajectory="1")).constraint(swapped.data)(np.zeros(2))
+    np.testing.assert_array_equal(slope != 0, [False, True])
     with pytest.raises(InputError, match="trajectory is None; one of 1 and 2 is needed"):
         profile(apart, "gamma")
     assert _kept(calibration(data, gamma=bm.paths.Pooled(bm.paths.Constant())), "paths") == ("gamma",)
@@ -337,6 +424,8 @@ def test_sets_cover_at_their_level():
     from benchmarks.profiles import rates, study
 
     rows = study("lq", 200)
+    assert not any("error" in row for row in rows)
+    assert all(row[name]["odd"] == 0 and row[name]["failed"] == 0 for row in rows for name in ("gamma", "noise"))
     for shares in rates("lq", rows).values():
         for level, share in shares.items():
             nominal = float(level)

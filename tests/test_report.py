@@ -557,6 +557,7 @@ def test_results_on_a_fit_have_sections_of_their_own(tree):
                 "trajectory": "1",
                 "spectral_radius": 2.0,
                 "equilibria": 3,
+                "converged": 9,
                 "attract": 2,
             }
         ]

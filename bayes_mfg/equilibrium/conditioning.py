@@ -136,8 +136,8 @@ class Monotonicity:
     Attributes
     ----------
     pairs : number of pairs of each kind.
-    costs : at equal values, integrated over time: that of the costs and of everything else that the population enters (Lasry and Lions).
-    dynamics : at values that differ, too, integrated over time.
+    costs : at equal values, at the worst moment: that of the costs and of everything else that the population enters (Lasry and Lions).
+    dynamics : at values that differ, too, at the worst moment.
     terminal : of the terminal cost.
     """
 
@@ -160,11 +160,12 @@ def monotonicity(equilibrium: Equilibrium, *, pairs: int = 64, seed: int = 0) ->
         <g(mu1) - g(mu2), mu1 - mu2>(T) + integral of L dt = 0,
         L = <H(u1, mu1) - H(u2, mu2), mu1 - mu2> - <u1 - u2, Q1' mu1 - Q2' mu2>,
 
-    so that there is one equilibrium only where `L` and the terminal term are positive for all pairs that differ. At equal values and with the
+    so that there is one equilibrium only where `L`, at every moment, and the terminal term are positive for all pairs that differ: two equilibria may
+    be apart for a moment only, and an integral over pairs that stay apart could hide where `L` is negative. At equal values and with the
     population in the running cost alone, `L` is `<f(mu1) - f(mu2), mu1 - mu2>`, the condition of Lasry and Lions; where it enters the rates or the
     control's cost, `L` is what counts. Pairs of populations are drawn evenly from the simplex and stay the same over time, along the equilibrium's
     value and (`dynamics`) along values that differ from it by up to its spread. Figures are per squared distance, in units of the value's spread
-    (and of the horizon, for the integrals). A violation does not prove that there are several equilibria, and its absence on some pairs proves
+    (and over the horizon, for `L`). A violation does not prove that there are several equilibria, and its absence on some pairs proves
     nothing.
 
     Own derivation: the derivative over time of `<u1 - u2, mu1 - mu2>`, after Lasry and Lions, Mean field games, Japan. J. Math. 2 (2007), and Gomes,
@@ -202,7 +203,6 @@ def _terms(problem: Problem, value: Array, mu: Array, moved: Array) -> tuple[Arr
     """The three terms of every pair: at equal values, at values that differ, and of the terminal cost."""
     times = problem.grid.fine_times
     middles = jnp.asarray(0.5 * (times[:-1] + times[1:]), value.dtype)
-    dt = jnp.asarray(np.diff(times) / (times[-1] - times[0]), value.dtype)
     halfway = 0.5 * (value[:, :-1] + value[:, 1:])
     spread = jnp.max(value) - jnp.min(value)
     unit = jnp.where(spread > 0, spread, 1.0)
@@ -224,7 +224,7 @@ def _terms(problem: Problem, value: Array, mu: Array, moved: Array) -> tuple[Arr
         apart, other = pair[0] - pair[1], unit * (shifts[0] - shifts[1])
         each = apart @ (h1 - h2) - other @ (q1 - q2)
         size = jnp.sum(apart**2) + jnp.sum((other / unit) ** 2)
-        return jnp.sum(dt * each) * horizon / (unit * size)
+        return jnp.min(each) * horizon / (unit * size)
 
     def end(pair: Array) -> Array:
         apart = pair[0] - pair[1]
