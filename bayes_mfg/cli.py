@@ -143,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     plan = command("design", _design, "choose what to observe next, by the table [design] of a config")
     plan.add_argument("config", metavar="CONFIG.toml")
     plan.add_argument("--data", metavar="PATH", help="data file, instead of the config's [data] path")
+    plan.add_argument("--at", metavar="RUN", help="folder of a run, or its fit.nc: what next, after this fit and its data")
     plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     plan.add_argument("--out", metavar="FILE.svg", help="draw the design, too; an older picture is replaced")
     plan.add_argument("--quiet", action="store_true", help="no progress, and no table of candidates")
@@ -349,13 +350,16 @@ def _design(options: argparse.Namespace, words: str) -> None:
     target = _picture(options.out)
     if not 0 <= options.seed < 2**32:
         raise InputError(f"--seed {options.seed}: a whole number from 0 to 4294967295 is needed.")
+    source = None if options.at is None else _saved(options.at)
     _glance(options.config)
     _set_up_jax()
     from bayes_mfg.config.calibration import build_model, load_config
     from bayes_mfg.config.design import run_design
+    from bayes_mfg.inference import load
 
     model = build_model(load_config(options.config, data=options.data))
-    found = run_design(options.config, model, seed=options.seed, progress=False if options.quiet else None)
+    at = None if source is None else load(source, model)
+    found = run_design(options.config, model, at=at, seed=options.seed, progress=False if options.quiet else None)
     if not options.quiet:
         table = found.table()
         some = table[table["chosen"] | table["uniform"]].dropna(axis=1, how="all")
@@ -382,14 +386,25 @@ def _study(options: argparse.Namespace, words: str) -> None:
     chosen = load_study(options.config)
     with contextlib.nullcontext() if options.workers == 1 else processes(options.workers) as pool:
         found = run_study(chosen, executor=pool, checkpoint=options.checkpoint, progress=False if options.quiet else None)
+    saved = found.save(table)  # what took hours is safe before anything is made of it
     print(
         found.table()[[*found.names, "scored", "failed", *found.scores]].to_string(index=False, float_format=lambda x: f"{x:.3g}")
     )
     for warning in found.warnings:
         print(f"warning: {warning}")
+    print(f"rows: {saved}")
     if picture is not None:
         print(f"picture: {found.plot(picture)}")
-    print(f"rows: {found.save(table)}")
+
+
+def _saved(place: str) -> Path:
+    """The saved fit of a run."""
+    path = Path(place)
+    if path.is_dir():
+        path = path / "fit.nc"
+    if not path.is_file():
+        raise InputError(f"{place}: there is no saved fit; the folder of a run, or its fit.nc, is needed.")
+    return path
 
 
 def _picture(path: str | None) -> Path | None:
@@ -415,11 +430,7 @@ def _check_page(target: Path) -> None:
 
 
 def _report(options: argparse.Namespace, words: str) -> None:
-    path = Path(options.fit)
-    if path.is_dir():
-        path = path / "fit.nc"
-    if not path.is_file():
-        raise InputError(f"{options.fit}: there is no saved fit; the folder of a run, or its fit.nc, is needed.")
+    path = _saved(options.fit)
     target = Path(options.out) if options.out else path.with_name("report.html")
     _check_page(target)
     _set_up_jax()

@@ -11,7 +11,10 @@ spread evenly over the thirty, both are fitted by NUTS (one chain, warm-up 300, 
 posterior sds of log gamma(0.5) compared.
 
 Printed are the geometric mean of sd(chosen) / sd(even), of each over the prior's, the predicted ones, and their ratios, with standard errors over
-truths. With `--checkpoint DIR` the same command goes on where it was stopped; fits run in as many processes as there are cores.
+truths, and the least effective sample size and the largest R-hat (split chains) of the target. Exit status 1 unless there are at least 50 truths, the
+measured ratio is the predicted one within two standard errors, the chosen design is the narrower one on average by two, and every NUTS fit has an
+effective sample size of at least 100 and an R-hat of at most 1.05, none diverging in more than 1 % of its draws. With `--checkpoint DIR` the same
+command goes on where it was stopped; fits run in as many processes as there are cores.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arviz_stats.base import array_stats
 
 import bayes_mfg as bm
 from bayes_mfg.inference import Experiment, ValueOf, observations
@@ -35,6 +39,7 @@ TIMES = np.linspace(0.0, 1.0, 11)
 FIRST, OTHERS = (0.2, 0.3, 0.5), {"2": (0.8, 0.1, 0.1), "3": (0.1, 0.1, 0.8)}
 AGENTS, BUDGET, TARGET, FIRST_SEED = 1000, 6, 0.5, 1000
 NUTS = {"num_chains": 1, "num_warmup": 300, "num_samples": 600, "starts": 1}
+LEAST_TRUTHS, LEAST_ESS, MOST_R_HAT = 50, 100, 1.05
 LAPLACE = {"guide": "laplace", "num_samples": 600, "starts": 1}
 
 
@@ -59,7 +64,9 @@ def candidates() -> list[bm.inference.Observe]:
 
 def chosen() -> bm.inference.Design:
     """The design."""
-    return bm.inference.design(model(), candidates=candidates(), budget=BUDGET, goal=ValueOf("gamma", TARGET), draws=64, seed=0)
+    return bm.inference.design(
+        model(), candidates=candidates(), budget=BUDGET, goal=ValueOf("gamma", TARGET), given=False, draws=64, seed=0
+    )
 
 
 @functools.cache
@@ -90,6 +97,8 @@ def one(seed: int, design: str, picked: str, even: str, sampler: str) -> dict[st
         "truth": float(np.log(made["parameter/gamma"][0, place])),
         "mean": float(values.mean()),
         "sd": float(values.std(ddof=1)),
+        "ess": float(array_stats.ess(values[None], chain_axis=0, draw_axis=1)),
+        "r_hat": float(array_stats.rhat(values[None], chain_axis=0, draw_axis=1)),
         "diverging": int(np.sum(stats["diverging"])) if stats and "diverging" in stats else 0,
     }
 
@@ -123,12 +132,12 @@ def main() -> int:
     ratio = np.log(rows["chosen"] / rows["uniform"]).to_numpy()
     predicted = found.against_uniform
     print(f"{len(rows)} truths of {options.truths}; {study.warnings or ''}")
-    off = ratio.mean() - np.log(predicted.value)
+    gap = ratio.mean() - np.log(predicted.value)
     error = np.hypot(ratio.std(ddof=1) / np.sqrt(len(ratio)), predicted.error / predicted.value)
     print(f"sd chosen / sd even: measured {np.exp(ratio.mean()):.3f}, predicted {predicted.value:.3f} (se {predicted.error:.3f})")
     narrower = int((ratio < 0).sum())
     print(
-        f"measured over predicted {np.exp(off):.3f} (se {error * np.exp(off):.3f}); chosen narrower in {narrower} of {len(ratio)}"
+        f"measured over predicted {np.exp(gap):.3f} (se {error * np.exp(gap):.3f}); chosen narrower in {narrower} of {len(ratio)}"
     )
     done = study.rows[study.rows["outcome"] == "done"]
     for name, expected in (("chosen", found.sd_ratio.value), ("uniform", found.sd_ratio.value / predicted.value)):
@@ -141,7 +150,18 @@ def main() -> int:
             f"{name}: root mean square error {np.sqrt((off**2).mean()):.3f}, in sds {np.sqrt(((off / part['sd']) ** 2).mean()):.2f}"
         )
     print(f"divergences {int(done['diverging'].sum())}; seconds per fit, median {done['seconds'].median():.1f}")
-    return 0
+    print(f"least effective sample size {done['ess'].min():.0f}, largest R-hat {done['r_hat'].max():.3f}")
+    own = ratio.std(ddof=1) / np.sqrt(len(ratio))
+    wrong = {
+        f"fewer than {LEAST_TRUTHS} truths": len(rows) < LEAST_TRUTHS,
+        "the measured ratio is not the predicted one": abs(gap) > 2 * error,
+        "the chosen design is not narrower": ratio.mean() > -2 * own,
+        "chains that did not converge": not options.laplace
+        and (done["ess"].min() < LEAST_ESS or done["r_hat"].max() > MOST_R_HAT),
+        "divergences": not options.laplace and done["diverging"].max() > 0.01 * NUTS["num_samples"],
+    }
+    print("; ".join(f"failed: {name}" for name, failed in wrong.items() if failed) or "passed")
+    return int(any(wrong.values()))
 
 
 if __name__ == "__main__":

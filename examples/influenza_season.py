@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import numpy as np
 import numpyro.distributions as dist
 
 import bayes_mfg as bm
+from bayes_mfg.inference.report_svg import Band, Layer, Line, Points, chart, mosaic
 
 ORIGINS = (3, 7, 11, 15)
 """Weeks since the onset, from 0, of which the last is known when the forecast is made."""
@@ -53,25 +55,29 @@ def seasons_of(population: bm.data.Population) -> list[str]:
 
 
 def figure(table, population: bm.data.Population, path: str | os.PathLike[str]) -> None:
-    """The record of one trajectory, and the bands of the forecasts from every origin."""
-    import matplotlib.pyplot as plt
-
+    """The record of one trajectory, and the bands of the forecasts from every origin, as an SVG picture."""
     (name,) = set(table["trajectory"])
     record = population.select([name])
-    fig, ax = plt.subplots(figsize=(8, 4))
+    layers: list[Layer] = []
     for origin, part in table.groupby("origin"):
-        weeks = origin + part["horizon"]
-        for low, high, shade in (("low90", "high90", 0.2), ("low50", "high50", 0.4)):
-            ax.fill_between(weeks, 100 * part[low], 100 * part[high], color="C0", alpha=shade, lw=0)
-        ax.plot(weeks, 100 * part["median"], color="C0")
-        ax.axvline(origin, color="0.7", lw=0.8, ls=":")
-    ax.plot(record.times, 100 * record.shares[0, :, 1], "k.", ms=5)
-    ax.set_xlabel("weeks since the onset")
-    ax.set_ylabel("specimens positive for influenza A, %")
-    ax.set_title(f"{name}: four weeks ahead from the dotted lines, medians with central 50 % and 90 %")
-    fig.tight_layout()
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
+        weeks = (origin + part["horizon"]).to_numpy(float)
+        low90, low50, median, high50, high90 = (
+            100 * part[column].to_numpy(float) for column in ("low90", "low50", "median", "high50", "high90")
+        )
+        layers += [Band(weeks, low90, high90, "post90"), Band(weeks, low50, high50, "post50"), Line(weeks, median, "median")]
+    seen = 100 * record.shares[0, :, 1]
+    layers.append(Points(record.times, seen, "data"))
+    origins = ", ".join(f"{origin:g}" for origin in sorted(set(table["origin"])))
+    drawing = chart(
+        layers,
+        title=f"{name}: four weeks ahead",
+        description=f"Specimens positive for influenza A, %, and forecasts made after weeks {origins}.",
+        x_label="weeks since the onset",
+        x_range=(float(record.times[0]), float(record.times[-1])),
+        y_range=(0.0, 1.05 * float(max(np.nanmax(seen), 100 * table["high90"].max()))),
+    )
+    caption = f"{name}: % positive, four weeks ahead from weeks {origins}"
+    Path(path).write_text(mosaic([(caption, drawing)]), encoding="utf-8")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--regions", nargs="+", help="states to learn from; by default all")
     parser.add_argument("--draws", type=int, default=300)
-    parser.add_argument("--out", default="influenza_season.png")
+    parser.add_argument("--out", default="influenza_season.svg")
     given = parser.parse_args(arguments)
     if given.season <= max(given.training):
         parser.error(f"--season {given.season} is not after all seasons that are learned from; the last is {max(given.training)}")

@@ -7,19 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayes_mfg.data.blank import BLANK
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
 
 from .coordinates import compiled, coordinates
 from .design_candidates import Experiment, MeanOf, Observe, ShareOf, ValueOf
-from .design_plan import Local, Plan, all_values, at_point, planned, several
+from .design_plan import CELLWISE, Local, Plan, all_values, at_point, planned, several
 from .design_result import Design, Judged
 from .design_search import Linearised, Problem, exhaustive, greedy, searched, spread
 from .errors import FitError
-from .expected_gain import Table, expected_gain
+from .expected_gain import Table, expected_gain, solvable
 from .identifiability_points import located
 from .options import whole
 from .progress import bar
+from .report_page import plural
 from .result import Fit
 
 CRITERIA = ("D", "A", "eig")
@@ -54,7 +56,8 @@ def design(
 
     Parameters
     ----------
-    model : the model. Its data, where they are there already, count by their design; else they only say how data look: times, totals, starts.
+    model : the model. Its data, where they are there already, count by their design, see `given`; else they only say how data look: times, totals,
+        starts.
     at : where the information is taken: None, draws from the prior; a `Fit` of this model, its draws (of a point fit the mode); or one point, a dict
         of values or coordinates as `identifiability` takes them.
     candidates : what could be observed, see `Observe`, `Experiment` and `observations`.
@@ -65,12 +68,14 @@ def design(
     goal : what "A" is about: a `ValueOf`, `MeanOf` or `ShareOf`, several of them, or a smooth function `(values, mu) -> array` in `jax.numpy` of the
         unknowns' values by name, `(T, ...)`, and of populations `(T, d)` by trajectory - such as the difference that an experiment makes. By default
         every unknown parameter at every time.
-    given : whether the model's own data are there already; by default where `at` is a fit.
+    given : whether the model's own data are there already, so that gains come on top of them; by default they are, but for blank ones
+        (`bm.data.blank_population`). With False they only say how data look.
     scenarios : trajectories that the goal asks about and nobody observes.
     draws : number of draws, at least 2; with one point there is nothing to draw.
     worst : choose by the worst draw in place of the mean.
     search : "exchange" (greedy, then swaps until none gains), "greedy", or "exhaustive" for a few candidates.
-    against : the design to compare with; by default as many candidates as the budget allows, evenly spread over them, trajectory by trajectory.
+    against : the design to compare with, within the budget; by default as many candidates as the budget allows, evenly spread over them, trajectory
+        by trajectory, see `spread`.
     inner : inner points for each draw of "eig".
     seed : of draws and simulated data.
     progress : show progress; by default on a terminal only.
@@ -92,10 +97,21 @@ def design(
     """
     criterion = ("D" if goal is None else "A") if criterion is None else criterion
     _refuse(model, candidates, budget, criterion, goal, search, {"draws": (draws, 2), "inner": (inner, 2), "seed": (seed, 0)})
-    given = isinstance(at, Fit) if given is None else given
+    given = data_count(model, at) if given is None else given
     if criterion == "eig" and (given or at is not None):
-        raise InputError('design: criterion "eig" is of truths from the prior; leave out at, and given=True.')
-    plan = planned(model, [*candidates, *(against or [])], list(scenarios), given)
+        raise InputError(
+            'design: criterion "eig" is of truths from the prior, before any data; leave out at, and say given=False.'
+        )
+    rival = _rival(against, budget)
+    plan = planned(model, [*candidates, *rival], list(scenarios), given)
+    count = len(candidates)
+    _refuse_agents_for_nothing(plan, count)
+    clashes = [frozenset(j for j in range(len(plan.cells)) if plan.clash(k, j)) for k in range(len(plan.cells))]
+    for k in range(count, len(plan.cells)):
+        if other := [j for j in clashes[k] if j >= count]:
+            raise InputError(
+                f"design: against has {plan.candidates[k]} and {plan.candidates[other[0]]}, which see the same cell."
+            )
     asked = _goal(plan, goal) if criterion == "A" else None
     flat, name, told = _points(model, plan, at, draws, seed)
     points, kept = [], []
@@ -115,15 +131,22 @@ def design(
             f"{len(flat) - len(points)} of {len(flat)} draws have no equilibrium or no finite derivatives; they are left out."
         )
     flat = flat[kept]
+    share = solvable(plan, max(inner, 200), seed) if criterion == "eig" else 1.0
+    if share < 1:
+        told.append(
+            f"{100 * share:.0f} % of the prior have an equilibrium; the expected information gain is that of a prior of these alone."
+        )
     looked, fresh = (slice(0, None, 2), slice(1, None, 2)) if len(points) > 1 else (slice(None), slice(None))
-    count = len(candidates)
-    clashes = [frozenset(j for j in range(len(plan.cells)) if plan.clash(k, j)) for k in range(len(plan.cells))]
     costs = [c.cost for c in plan.candidates]
     rivals = [k for k in range(len(plan.cells)) if k < count]
     loss: Any
     if criterion == "eig":
         part = min(1.0, budget / sum(costs[:count]))
-        loss = Table(plan, flat[looked], points[looked], part, inner, seed)
+        loss = Table(plan, flat[looked], points[looked], part, inner, seed, share)
+        if loss.lost:
+            told.append(
+                f"{loss.lost} of {len(points[looked])} truths had no inner point with an equilibrium; the search leaves them out."
+            )
     else:
         loss = Linearised(points[looked], criterion)
     problem = Problem(costs[:count], budget, [c & frozenset(rivals) for c in clashes[:count]], loss, worst)
@@ -135,11 +158,12 @@ def design(
     order = sorted(
         rivals, key=lambda k: ([*plan.blank.trajectories].index(plan.candidates[k].place), plan.candidates[k].moments[0], k)
     )
-    uniform = tuple(range(count, len(plan.cells))) if against else spread(problem, order)
-    judged = _judged(plan, criterion, points[fresh], flat[fresh], chosen, uniform, inner, seed + 1)
+    uniform = tuple(range(count, len(plan.cells))) if rival else spread(problem, order)
+    judged = _judged(plan, criterion, points[fresh], flat[fresh], chosen, uniform, inner, seed + 1, share)
     singles = np.array([problem.value(()) - problem.value((k,)) for k in rivals])
+    singles[~np.isfinite(singles)] = np.nan
     last = {k: problem.value(tuple(j for j in chosen if j != k)) - problem.value(chosen) for k in chosen}
-    told += judged.warnings
+    told += [*judged.warnings, *_remarks(plan, chosen)]
     return Design(
         plan=plan,
         criterion=criterion,
@@ -155,7 +179,74 @@ def design(
         worst=worst,
         warnings=tuple(told),
         offered=count,
+        recorded=_recorded(plan, model),
+        rival="the design that it is held against" if rival else "an even spread of the same budget",
     )
+
+
+def data_count(model: ForwardModel, at: Any) -> bool:
+    """Whether the model's data are there already, where nobody says: they are not where they are blank."""
+    return isinstance(at, Fit) or model.population.provenance.get("source") != BLANK
+
+
+def _recorded(plan: Plan, model: ForwardModel) -> str:
+    """A sentence on the data that are there, empty where there are none."""
+    if plan.there.any():
+        return f"The {plural(int(plan.there.any(axis=-1).sum()), 'observation')} that are there were used: the design is for what to add to them."
+    if not data_count(model, None):
+        return ""
+    return f"The {plural(int(model.population.mask.any(axis=-1).sum()), 'observation')} of the model were not used: they only say how data look."
+
+
+def _rival(against: Any, budget: float) -> list[Observe]:
+    """The design to compare with, as it was given.
+
+    Raises
+    ------
+    InputError : for what is none of this budget.
+    """
+    if against is None:
+        return []
+    if not isinstance(against, list | tuple) or not against or not all(isinstance(c, Observe) for c in against):
+        raise InputError(f"design: against is {against!r}; a list of at least one bayes_mfg.inference.Observe is needed.")
+    cost = sum(c.cost for c in against)
+    if cost > budget * (1 + 1e-12):
+        raise InputError(f"design: against costs {cost:g}, more than the budget of {budget:g}.")
+    return list(against)
+
+
+def _refuse_agents_for_nothing(plan: Plan, count: int) -> None:
+    """Refuse numbers of agents that cost the same: the largest would always be chosen.
+
+    Raises
+    ------
+    InputError : naming both numbers.
+    """
+    first: dict[tuple[bytes, float], int] = {}
+    for k, candidate in enumerate(plan.candidates[:count] if plan.totals is not None else ()):
+        assert plan.totals is not None
+        j = first.setdefault((plan.cells[k].tobytes(), candidate.cost), k)
+        few, many = sorted(int(plan.totals[x].max()) for x in (j, k))
+        if few < many:
+            raise InputError(
+                f"design: trajectory {candidate.place} at {candidate.moments[0]:g} is offered with {few} and with {many} agents at the same cost, "
+                f"{candidate.cost:g}; numbers of agents need costs of their own."
+            )
+
+
+def _remarks(plan: Plan, chosen: tuple[int, ...]) -> list[str]:
+    """What a user of the observation model on the data of this design must know."""
+    population = plan.population(chosen)
+    told = plan.model.observation.remarks(population)
+    columns = plan.model.columns
+    kind = type(plan.model.observation).__name__
+    redundant = set(population.states) <= set(columns) and population.mask.all(axis=-1).any()
+    if not told and kind in CELLWISE and redundant:
+        told = [
+            f"{kind} takes the shares of all {len(population.states)} states of a row as independent, though they sum to one: the last "
+            "of them counts as information that it is not. Leave one state out."
+        ]
+    return told
 
 
 def _refuse(
@@ -256,22 +347,33 @@ def _judged(
     uniform: tuple[int, ...],
     inner: int,
     seed: int,
+    share: float,
 ) -> Judged:
     """Losses of the chosen and of the even design where the search has not looked."""
     if criterion != "eig":
         loss = Linearised(points, criterion)
         return Judged(loss(()), loss(chosen), loss(uniform))
-    best, even = (expected_gain(plan, some, flat, points, inner, seed) for some in (chosen, uniform))
+    best, even = (expected_gain(plan, some, flat, points, inner, seed, share) for some in (chosen, uniform))
     both = np.isfinite(best.each) & np.isfinite(even.each)
-    told = [
+    if not both.any():
+        raise FitError(f"design: of {len(flat)} truths none has an expected gain under both designs.")
+    told = [f"{int((~both).sum())} of {len(flat)} truths have no expected gain and are left out."] if not both.all() else []
+    halves = (best.halves - even.halves)[both]
+    shift = (
+        float((halves - (best.each - even.each)[both])[np.isfinite(halves)].mean()) if np.isfinite(halves).any() else float("nan")
+    )
+    told.append(
+        f"With half of the inner points the difference between the designs is {shift:+.2g} nats away: about as large is its bias."
+    )
+    told += [
         f"With half of the inner points the expected gain of the {what} design is {g.bias:+.2f} nats away (standard error {g.error:.2f}): "
         "take more, inner=..."
-        for what, g in (("chosen", best), ("uniform", even))
+        for what, g in (("chosen", best), ("other", even))
         if abs(g.bias) > max(2 * g.error, 0.05)
     ]
     told += [
         f"The inner points of the {what} design are worth {g.ess:.0f} of {inner}: the linearised posterior is a poor proposal here."
-        for what, g in (("chosen", best), ("uniform", even))
+        for what, g in (("chosen", best), ("other", even))
         if g.ess < 0.05 * inner
     ]
     return Judged(np.zeros(int(both.sum())), -best.each[both], -even.each[both], tuple(told), (best, even))

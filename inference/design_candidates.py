@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -107,7 +107,7 @@ def observations(
     *,
     states: Iterable[tuple[str, ...] | None] = (None,),
     totals: Iterable[int | None] = (None,),
-    cost: float = 1.0,
+    cost: float | Sequence[float] = 1.0,
 ) -> list[Observe]:
     """Every combination of trajectories, times, sets of states and totals as a candidate of its own.
 
@@ -116,10 +116,18 @@ def observations(
     times : of the model's grid.
     trajectories : names of the model's trajectories, and `Experiment`s.
     states, totals : alternatives; of those that see the same cell, one at most is chosen.
-    cost : of each.
+    cost : of each; or one for each of `totals`, which several need.
+
+    Raises
+    ------
+    InputError : for another number of costs than there are totals.
     """
-    product = itertools.product(list(trajectories), list(times), list(states), list(totals))
-    return [Observe(who, when, what, many, cost) for who, when, what, many in product]
+    sizes = list(totals)
+    costs = list(cost) if isinstance(cost, list | tuple | np.ndarray) else [cost] * len(sizes)
+    if len(costs) != len(sizes):
+        raise InputError(f"observations: cost is {cost!r}; a number, or one for each of {len(sizes)} totals, is needed.")
+    product = itertools.product(list(trajectories), list(times), list(states), list(zip(sizes, costs, strict=True)))
+    return [Observe(who, when, what, many, price) for who, when, what, (many, price) in product]
 
 
 type Goal = Callable[[Mapping[str, Array], Mapping[str, Array]], Any]

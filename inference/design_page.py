@@ -20,14 +20,12 @@ def _where(found: Design) -> tuple[str, str]:
         places = [(t, names.index(c.place) + shift) for c in some for t in c.moments]
         x, y = np.array(places).T
         layers.append(Points(x, y, style))
-    words = (
-        f"times to observe, by trajectory ({len(found.chosen)} chosen, filled), beside an even spread of the same budget (open)"
-    )
+    words = f"times to observe, by trajectory ({len(found.chosen)} chosen, filled), beside {found.rival} (open)"
     drawn = chart(
         layers,
         title="design",
         description=words,
-        x_label="time; filled: chosen, open: even spread",
+        x_label=f"time; filled: chosen, open: {found.rival}",
         x_range=(float(times[0]), float(times[-1])),
         y_range=(-0.6, len(names) - 0.4),
         y_labels=names,
@@ -70,6 +68,8 @@ def _against(found: Design) -> tuple[str, str]:
     high = 1.05 * max(float(g.max()) for g in gains)
     low = min(0.0, *(1.05 * float(g.min()) for g in gains))
     layers: list[Layer] = [Line((low, high), (low, high), "prior90"), Points(gains[0], gains[1], "dot")]
-    words = "gain in nats of the chosen design by that of the even one, one point for each draw; above the line the chosen one is better"
-    drawn = chart(layers, title="gain", description=words, x_label="even spread", x_range=(low, high), y_range=(low, high))
+    words = (
+        "gain in nats of the chosen design by that of the other, one point for each draw; above the line the chosen one is better"
+    )
+    drawn = chart(layers, title="gain", description=words, x_label=found.rival, x_range=(low, high), y_range=(low, high))
     return "Gain of the chosen design, nats", drawn

@@ -241,6 +241,9 @@ def _cells(
     shape = (len(names), len(times), population.n_states)
     before = np.zeros(shape, bool)
     before[: population.n_trajectories, : population.n_times] = population.mask
+    taken = isinstance(model.initial, FirstObserved)
+    if taken:
+        before[:, 0] = False  # what the start is taken from is no evidence about it
     counted = model.observation.variable == "counts"
     sizes = np.zeros(shape[:2], np.int64)
     if counted:
@@ -264,6 +267,10 @@ def _cells(
         mine, many = np.zeros(shape, bool), np.zeros(shape[:2], np.int64)
         for time in candidate.moments:
             t = grid_place(time, times, "Observe: times")
+            if taken and t == 0 and r < population.n_trajectories:
+                raise InputError(
+                    f"Observe: {candidate.place} starts at its first observation, at {time:g}, which is taken as the truth; other times are needed."
+                )
             if there[r, t].any():
                 raise InputError(
                     f"Observe: {candidate.place} was observed at {time:g} already; other times are needed, or given=False."

@@ -87,6 +87,8 @@ class Design:
     warnings : sentences that a reader must know.
     plan : everything that could be observed.
     offered : number of candidates.
+    recorded : a sentence on the data of the model that are there already.
+    rival : what the chosen design is held against, in words.
     """
 
     plan: Plan
@@ -103,6 +105,8 @@ class Design:
     worst: bool
     warnings: tuple[str, ...]
     offered: int
+    recorded: str = ""
+    rival: str = "an even spread of the same budget"
 
     @property
     def chosen(self) -> tuple[Observe, ...]:
@@ -150,25 +154,28 @@ class Design:
         told.append(
             f"{plural(len(self.chosen), 'observation')} of {self.offered} candidates, at a cost of {cost:g} of {self.budget:g}."
         )
+        rest = sum(c.cost for c in self.uniform)
+        told += [self.recorded] if self.recorded else []
         gain, other = self.gain, self.against_uniform
         if self.criterion == "A":
             before = _number(float(np.exp(self.judged.before.mean())))
             told.append(f"At {self.at}: posterior over prior sd of {self.goal}: {_with(self.sd_ratio)}; without it {before}.")
-            told.append(f"Against an even spread of the same budget the sd is {_with(other)} times as large.")
+            told.append(f"Against {self.rival} the sd is {_with(other)} times as large.")
         else:
             told.append(
-                f"At {self.at}: the expected information gain is {_with(gain)} nats, {_with(other)} more than of an even spread."
+                f"At {self.at}: the expected information gain is {_with(gain)} nats, {_with(other)} more than of {self.rival}."
             )
+        told += [f"That costs {rest:g}."] if abs(rest - cost) > 1e-9 * cost else []
         if len(self.judged.chosen) > 1 and np.isfinite(other.error):
             better = other.value < 1 - 2 * other.error if self.criterion == "A" else other.value > 2 * other.error
-            told += [] if better else ["That is no difference beyond its uncertainty: an even spread does as well."]
+            told += [] if better else [f"That is no difference beyond its uncertainty: {self.rival} does as well."]
         return [*told, CAVEAT, *self.warnings]
 
     def table(self) -> pd.DataFrame:
         """One row per candidate.
 
-        Columns: where, when, what, cost; whether it is `chosen` and in the even design (`uniform`); its gain `alone` and, of chosen ones, what is
-        lost `without` it, in nats.
+        Columns: where, when, what, cost; whether it is `chosen` and in the design that is held against it (`uniform`); its gain `alone`
+        and, of chosen ones, what is lost `without` it, in nats.
         """
         rows = []
         for k, c in enumerate(self.plan.candidates[: self.offered]):
@@ -180,7 +187,7 @@ class Design:
                     "total": c.total,
                     "cost": c.cost,
                     "chosen": k in self.picked,
-                    "uniform": k in self.spread,
+                    "uniform": k in self.spread or c in self.uniform,
                     "alone": float(self.alone[k]),
                     "without": self.last.get(k, float("nan")),
                 }

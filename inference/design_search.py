@@ -90,9 +90,10 @@ class Problem:
         self.costs, self.budget, self.clashes, self.loss, self.worst = np.asarray(costs, float), budget, clashes, loss, worst
 
     def value(self, chosen: tuple[int, ...]) -> float:
-        """The loss of a set over all draws."""
+        """The loss of a set over all draws; infinite where it is none at any draw, so that no search prefers it."""
         each = self.loss(chosen)
-        return float(each.max() if self.worst else each.mean())
+        value = float(each.max() if self.worst else each.mean())
+        return value if math.isfinite(value) else math.inf
 
     def fits(self, chosen: Sequence[int]) -> bool:
         """Whether a set stays in the budget and can be carried out."""
@@ -111,7 +112,7 @@ def greedy(problem: Problem, by_cost: bool = False) -> tuple[int, ...]:
     while room := problem.room(chosen):
         gains = [now - problem.value((*chosen, k)) for k in room]
         best = int(np.argmax(np.asarray(gains) / (problem.costs[room] if by_cost else 1.0)))
-        if gains[best] <= BETTER:
+        if not gains[best] > BETTER:
             break
         chosen, now = (*chosen, room[best]), now - gains[best]
     return chosen
@@ -129,7 +130,7 @@ def exchange(problem: Problem, chosen: tuple[int, ...]) -> tuple[int, ...]:
             return chosen
         values = [problem.value(move) for move in moves]
         best = int(np.argmin(values))
-        if now - values[best] <= BETTER:
+        if not now - values[best] > BETTER:  # also of two that are infinite
             return chosen
         chosen, now = moves[best], values[best]
 
@@ -159,14 +160,50 @@ def exhaustive(problem: Problem) -> tuple[int, ...]:
 
 
 def spread(problem: Problem, order: Sequence[int]) -> tuple[int, ...]:
-    """As many candidates as the budget allows, evenly spread in an order; of those that exclude each other the first."""
-    free: list[int] = []
+    """The best even design that spends the budget.
+
+    As many candidates as the budget allows are spread evenly in an order; then those farthest from them are added until none can be afforded.
+    Candidates that exclude each other are alternatives, such as numbers of agents. Even designs are made with the first, the second, ... of
+    each, with the best and with the best for its cost; the one of least loss is the rival.
+
+    Returns
+    -------
+    Numbers of candidates, rising; of none only where none can be afforded.
+    """
+    slots: list[list[int]] = []
     for k in order:
-        if not problem.clashes[k] & set(free):
-            free.append(k)
-    for count in range(len(free), 0, -1):
-        places = np.linspace(0, len(free) - 1, count) if count > 1 else np.array([(len(free) - 1) / 2])
-        some = tuple(free[p] for p in np.floor(places + 0.5).astype(int))
+        home = next((slot for slot in slots if problem.clashes[k] & set(slot)), None)
+        if home is None:
+            slots.append([k])
+        else:
+            home.append(k)
+    place = {k: s for s, slot in enumerate(slots) for k in slot}
+    listed = {k: slot.index(k) for slot in slots for k in slot}
+    most = max(map(len, slots))
+
+    def listed_as(number: int) -> Callable[[int], float]:
+        return lambda k: abs(listed[k] - min(number, len(slots[place[k]]) - 1))
+
+    likings = [listed_as(number) for number in range(most)]
+    if most > 1:
+        alone = {k: problem.value((k,)) - problem.value(()) for k in order}
+        likings += [lambda k: alone[k], lambda k: alone[k] / problem.costs[k]]
+    return min((_even(problem, slots, place, liking) for liking in likings), key=problem.value)
+
+
+def _even(problem: Problem, slots: list[list[int]], place: dict[int, int], liking: Callable[[int], float]) -> tuple[int, ...]:
+    """One even design that takes of alternatives those that are liked, by least `liking`."""
+    first = [min(slot, key=liking) for slot in slots]
+    chosen: tuple[int, ...] = ()
+    for count in range(len(slots), 0, -1):
+        places = np.linspace(0, len(slots) - 1, count) if count > 1 else np.array([(len(slots) - 1) / 2])
+        some = tuple(first[p] for p in np.floor(places + 0.5).astype(int))
         if problem.fits(some):
-            return tuple(sorted(some))
-    return ()
+            chosen = some
+            break
+    middle = (len(slots) - 1) / 2
+    while room := [k for k in problem.room(chosen) if k in place]:
+        taken = [place[c] for c in chosen]
+        near = {k: -min(abs(place[k] - s) for s in taken) if taken else abs(place[k] - middle) for k in room}
+        chosen = (*chosen, min(room, key=lambda k: (near[k], liking(k), k)))
+    return tuple(sorted(chosen))

@@ -3,7 +3,8 @@
 The gain of a design is the mean over truths from the prior, and data from these, of `log p(y | truth) - log p(y)`. The evidence `p(y)` is the mean of
 `p(y | x) p(x) / q(x)` over inner points `x` from a proposal `q`: the linearised posterior (Student's t with 5 degrees of freedom), one
 Gauss-Newton step from the truth. That `q` knows the truth leaves each evidence unbiased; the logarithm of a mean of finitely many has a
-bias that falls with their number, so that gains come out too large, and is told by the difference to half of them.
+bias that falls with their number, so that gains come out too large, and is told by the difference to half of them. Where some of the prior has no
+equilibrium, truths are those that have one, and so is the prior of the evidence: it is divided by the solvable share of the prior.
 
 Source: Ryan, Estimating expected information gains for experimental designs with application to the random fatigue-limit model, Journal of
 Computational and Graphical Statistics 12 (2003); Beck, Dia, Espath, Long and Tempone, Fast Bayesian experimental design: Laplace-based importance
@@ -16,15 +17,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from jax import Array
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.models import Data, ForwardModel
 
 from .coordinates import compiled, coordinates, potential, value_and_gradient
 from .design_plan import Local, Plan
+from .errors import FitError
 from .linearised import prior_scale
 
 FREEDOM = 5
@@ -45,6 +46,7 @@ class Gain:
     bias : estimate with half of the inner points less the estimate; the bias that is left is about as large.
     ess : median effective number of the inner points.
     each : of every outer draw, `(n,)`; NaN where a solve failed.
+    halves : of every outer draw, with half of the inner points, `(n,)`.
     """
 
     value: float
@@ -52,6 +54,23 @@ class Gain:
     bias: float
     ess: float
     each: np.ndarray
+    halves: np.ndarray
+
+
+def solvable(plan: Plan, count: int, seed: int) -> float:
+    """Share of the prior that has an equilibrium, by `count` draws.
+
+    Raises
+    ------
+    FitError : where none has.
+    """
+    model, space = plan.model, coordinates(plan.model)
+    drawn = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
+    flat = drawn(jax.random.split(jax.random.fold_in(jax.random.key(seed), count), count))
+    share = float(np.isfinite(np.asarray(_many_potentials(model)(flat, model.data))).mean())
+    if not share:
+        raise FitError(f"design: none of {count} draws from the prior has an equilibrium.")
+    return share
 
 
 def records(plan: Plan, flat: np.ndarray, seed: int) -> list[list[np.ndarray]]:
@@ -88,9 +107,20 @@ class Table:
     budget_share : part of all information that a design of the budget has, by which the proposal is as wide as the posteriors are.
     inner : number of inner points of each truth.
     seed : of data and inner points.
+    share : solvable share of the prior.
+
+    Attributes
+    ----------
+    lost : number of truths that are left out, for none of their inner points has an equilibrium.
+
+    Raises
+    ------
+    FitError : where no truth is left.
     """
 
-    def __init__(self, plan: Plan, flat: np.ndarray, points: list[Local], budget_share: float, inner: int, seed: int) -> None:
+    def __init__(
+        self, plan: Plan, flat: np.ndarray, points: list[Local], budget_share: float, inner: int, seed: int, share: float = 1.0
+    ) -> None:
         told = _told(plan)
         rng = np.random.default_rng([seed, 1])
         scale = prior_scale(plan.model)
@@ -110,9 +140,13 @@ class Table:
                 b=np.array([[FROM_PRIOR], [1 - FROM_PRIOR]]),
             )
             likelihood, prior = told(np.concatenate([x[None], some]), values)
-            at_truth.append(likelihood[0])
-            inside.append((likelihood[1:], prior[1:] - log_q))
-        self.at_truth, self.inside = at_truth, inside
+            weight = prior[1:] - log_q - np.log(share)
+            if np.isfinite(prior[0]) and np.isfinite(likelihood[0]).all() and np.isfinite(weight).any():
+                at_truth.append(likelihood[0])
+                inside.append((likelihood[1:], weight))
+        if not at_truth:
+            raise FitError(f"design: of {len(flat)} truths none has an inner point with an equilibrium.")
+        self.at_truth, self.inside, self.lost = at_truth, inside, len(flat) - len(at_truth)
 
     def __call__(self, chosen: tuple[int, ...]) -> np.ndarray:
         """Minus the gain of a set, of every truth, `(n,)`."""
@@ -153,10 +187,17 @@ def _told(plan: Plan) -> Any:
     return told
 
 
-def expected_gain(plan: Plan, chosen: tuple[int, ...], flat: np.ndarray, points: list[Local], inner: int, seed: int) -> Gain:
+def expected_gain(
+    plan: Plan, chosen: tuple[int, ...], flat: np.ndarray, points: list[Local], inner: int, seed: int, share: float = 1.0
+) -> Gain:
     """Expected information gain of one design over truths `(n, size)`, with a proposal of its own for each.
 
-    The same seed gives the data of every truth the same random numbers, so that gains of two designs can be compared in pairs.
+    The same seed gives the data of every truth the same random numbers, so that gains of two designs can be compared in pairs. `share` is the
+    solvable share of the prior.
+
+    Raises
+    ------
+    FitError : where no truth has a finite gain.
     """
     model = plan.carried(chosen)
     sampled = _replicate(model)
@@ -177,16 +218,22 @@ def expected_gain(plan: Plan, chosen: tuple[int, ...], flat: np.ndarray, points:
         around = x - factor @ (factor.T @ slope)
         some = around + _student(rng, inner, len(x)) @ factor.T
         heights = np.asarray(height(jnp.asarray(some), data))
-        weight = np.where(np.isfinite(heights), -heights, -np.inf) - _log_student(some - around, factor)
+        weight = np.where(np.isfinite(heights), -heights, -np.inf) - _log_student(some - around, factor) - np.log(share)
+        if not np.isfinite(weight).any():
+            continue
         # The potential is of likelihood and prior together: the likelihood at the truth is without it.
         right = float(prior(jnp.asarray(x), data)) - float(at)
         each[n] = right - (logsumexp(weight) - np.log(inner))
         halves[n] = np.mean([right - (logsumexp(w) - np.log(len(w))) for w in np.array_split(weight, 2)])
         sizes.append(float(np.exp(2 * logsumexp(weight) - logsumexp(2 * weight))))
     good = np.isfinite(each)
+    if not good.any():
+        raise FitError(f"design: of {len(flat)} truths none has an expected gain: there is no equilibrium around them.")
     value = float(each[good].mean())
     error = float(each[good].std(ddof=1) / np.sqrt(good.sum())) if good.sum() > 1 else float("nan")
-    return Gain(value, error, float(halves[good].mean()) - value, float(np.median(sizes)), each)
+    both = good & np.isfinite(halves)
+    bias = float((halves[both] - each[both]).mean()) if both.any() else float("nan")
+    return Gain(value, error, bias, float(np.median(sizes)), each, halves)
 
 
 def _replicate(model: ForwardModel) -> Any:
@@ -216,8 +263,9 @@ def _student(rng: np.random.Generator, count: int, size: int) -> np.ndarray:
 
 
 def _log_student(away: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Log density `(m,)` of Student's t around zero with scale matrix `factor factor'`."""
-    shape = factor @ factor.T
-    return np.asarray(
-        scipy.stats.multivariate_t(np.zeros(len(factor)), shape, df=FREEDOM, allow_singular=True).logpdf(away)
-    ).reshape(-1)
+    """Log density `(m,)` of Student's t around zero with scale matrix `factor factor'`, of full rank."""
+    size = len(factor)
+    standard = np.linalg.solve(factor, away.T)
+    constant = gammaln((FREEDOM + size) / 2) - gammaln(FREEDOM / 2) - 0.5 * size * np.log(FREEDOM * np.pi)
+    distance = np.sum(standard**2, axis=0) / FREEDOM
+    return np.asarray(constant - np.linalg.slogdet(factor)[1] - 0.5 * (FREEDOM + size) * np.log1p(distance))

@@ -22,6 +22,7 @@ from .errors import FitError
 from .options import whole
 from .parallel import ONE_AT_A_TIME, travels
 from .progress import bar
+from .study_identity import called, identity, written
 from .study_result import Study
 from .study_scores import Scored
 
@@ -62,8 +63,10 @@ def study(
     seed : of the first replicate.
     executor : runs replicates in parallel: `bm.inference.processes()`, or another `concurrent.futures.Executor`. Workers must be able to import
         `function`. By default one after the other, here.
-    checkpoint : a folder, new or empty, that keeps every replicate of every cell in a file of its own as it is done.
-    resume : go on from what the checkpoint holds; grid, function, method, options, versions and precision have to be the same.
+    checkpoint : a folder, new or empty, that keeps every replicate of every cell in a file of its own as it is done. What the function and the
+        options consist of (code, bound arguments, values that they close over, fields of objects) is told from anything else.
+    resume : go on from what the checkpoint holds; grid, function, method, options, versions and precision have to be the same. Replicates that failed
+        have been done.
     progress : show progress; by default on a terminal only.
     **options : of the method, as in `fit`; without a method further arguments of the function, the same in every cell.
 
@@ -73,7 +76,8 @@ def study(
 
     Raises
     ------
-    InputError : for a grid, a function or an option that does not fit, and a checkpoint of another study.
+    InputError : for a grid, a function or an option that does not fit, a checkpoint of another study, and one of a function or an option whose
+        content cannot be told. Whatever else goes wrong in a replicate is its `outcome`, with the kind of error.
     """
     _refuse(function, grid, replicates, method, seed, truth)
     cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
@@ -81,19 +85,24 @@ def study(
     fixed = options if method is None else {}
     about = {
         "function": called(function),
-        "bound": [repr(x) for x in (getattr(function, "args", ()), getattr(function, "keywords", {}))],
         "grid": {name: list(values) for name, values in grid.items()},
         "method": method,
         "truth": None if truth is None else {name: np.asarray(x).tolist() for name, x in truth.items()},
-        "options": options,
+        "options": {name: written(x) for name, x in options.items()},
         "seed": seed,
         "versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, "jaxlib", "optax", "equinox", "scipy")},
         "precision": str(jnp.zeros(()).dtype),
         "backend": jax.default_backend(),
     }
-    kept = None if checkpoint is None else Checkpoint(checkpoint, about, resume=resume)
-    # Replicate by replicate: a study that was stopped has about as many of every cell.
-    jobs = [(r * len(cells) + c, cell, seed + r) for r in range(replicates) for c, cell in enumerate(cells)]
+    kept = None
+    if checkpoint is not None:
+        content = {
+            "content of the function": identity(function, "function"),
+            "content of the options": identity(options, "options"),
+        }
+        kept = Checkpoint(checkpoint, about | content, resume=resume)
+    # Cell by cell: what a worker has compiled for a cell serves all of its replicates. Numbers go by replicate, so that more can be added.
+    jobs = [(r * len(cells) + c, cell, seed + r) for c, cell in enumerate(cells) for r in range(replicates)]
     results: dict[int, dict[str, Any]] = {}
     if kept is not None:
         for number, _, _ in jobs:
@@ -107,17 +116,13 @@ def study(
             if kept is not None:
                 kept.write(f"replicate-{number}", 0, row)
             shown.update()
-    rows = [{**cell, "replicate": number // len(cells), **results[number]} for number, cell, _ in jobs]
+    rows = [
+        {**cell, "replicate": number // len(cells), **results[number]} for number, cell, _ in sorted(jobs, key=lambda j: j[0])
+    ]
     result = Study(pd.DataFrame(rows), tuple(grid), about, time.perf_counter() - begin)
     for sentence in result.warnings:
         log.warning("%s", sentence)
     return result
-
-
-def called(function: Any) -> str:
-    """A function's name for the record."""
-    named = getattr(function, "func", function)  # of a functools.partial
-    return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', type(named).__name__)}"
 
 
 def _refuse(function: Any, grid: Any, replicates: Any, method: Any, seed: Any, truth: Any) -> None:
@@ -164,8 +169,11 @@ def _work(function: Callable[..., Row], fixed: Mapping[str, Any], cell: Mapping[
     with ONE_AT_A_TIME:
         try:
             row = function(seed=seed, **cell, **fixed)
-        except FitError as error:
-            return {"outcome": f"fit failed: {error}", "seconds": time.perf_counter() - begin}
+        except Exception as error:  # one replicate of hundreds: it counts as failed, with its reason
+            known = isinstance(error, FitError)
+            log.warning("replicate with seed %d of %s failed", seed, dict(cell), exc_info=not known)
+            what = f"fit failed: {error}" if known else f"failed: {type(error).__name__}: {error}"
+            return {"outcome": what, "seconds": time.perf_counter() - begin}
     if not isinstance(row, Mapping):
         raise InputError(f"study: the function gave {row!r}; a dict of scores is needed.")
     found = {

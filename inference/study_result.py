@@ -38,7 +38,8 @@ class Study:
     def scores(self) -> list[str]:
         """Columns of numbers that are scores."""
         left = {*self.names, "replicate", "outcome", "seconds"}
-        return [str(n) for n in self.rows.columns if n not in left and pd.api.types.is_numeric_dtype(self.rows[n])]
+        done = self.rows[self.rows["outcome"] == "done"].infer_objects()  # truth values beside gaps of what failed are objects
+        return [str(n) for n in self.rows.columns if n not in left and len(done) and pd.api.types.is_numeric_dtype(done[n])]
 
     @property
     def warnings(self) -> list[str]:

@@ -128,9 +128,9 @@ def judged(model: ForwardModel, true: Mapping[str, np.ndarray], drawn: Mapping[s
         some = drawn[f"parameter/{name}"].take(here, axis=axis).reshape(count, -1)
         middle = np.median(some, axis=0)
         # A constant counts as much as a path: once for every time.
-        weight = (last if path.is_constant else 1) / max(last, 1)
-        square += weight * float(np.sum((middle - truth) ** 2)) * (1 if path.is_constant else 1 / max(last, 1))
-        size_square += weight * float(np.sum(truth**2)) * (1 if path.is_constant else 1 / max(last, 1))
+        weight = max(last, 1) if path.is_constant else 1
+        square += weight * float(np.sum((middle - truth) ** 2))
+        size_square += weight * float(np.sum(truth**2))
         low, high = np.quantile(some, (0.05, 0.95), axis=0)
         inside.append(float(np.mean((low <= truth) & (truth <= high))))
         width.append(float(np.mean(high - low)))

@@ -8,6 +8,7 @@ import linear_model as lm
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.stats
 
 import bayes_mfg as bm
 from bayes_mfg.cli import main
@@ -17,7 +18,7 @@ from bayes_mfg.inference import Experiment, MeanOf, Observe, ShareOf, ValueOf, d
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.design_plan import Local, at_point, goal_slopes, planned
 from bayes_mfg.inference.design_search import Linearised, Problem, exchange, exhaustive, greedy, searched, spread
-from bayes_mfg.inference.expected_gain import _replicate, expected_gain
+from bayes_mfg.inference.expected_gain import FREEDOM, Table, _log_student, _replicate, expected_gain, solvable
 from bayes_mfg.inference.linearised import prior_scale
 from bayes_mfg.inference.sensitivity import sensitivities
 from bayes_mfg.models import Calibration, Started
@@ -61,7 +62,7 @@ def test_the_linear_model_gets_its_best_design_by_every_criterion():
         ("A", ValueOf("b", log=False), lambda m: 0.5 * np.log(np.linalg.inv(m)[1, 1])),
         ("A", [ValueOf("a", log=False), ValueOf("b", log=False)], lambda m: 0.5 * np.log(np.trace(np.linalg.inv(m)) / 2 / 1.0)),
     ):
-        found = design(LINEAR, np.zeros(2), candidates=EACH, budget=3, criterion=criterion, goal=goal)
+        found = design(LINEAR, np.zeros(2), candidates=EACH, budget=3, criterion=criterion, goal=goal, given=False)
         losses = {s: loss(np.eye(2) + information(s)) for s in itertools.combinations(range(len(EACH)), 3)}
         assert losses[found.picked] == pytest.approx(min(losses.values()), abs=1e-9)
         assert found.gain.value == pytest.approx(loss(np.eye(2)) - min(losses.values()), rel=1e-9)
@@ -89,8 +90,8 @@ def test_data_that_are_there_count_and_are_not_seen_again():
 
 
 def test_one_state_alone_tells_half_of_two():
-    alone = design(LINEAR, np.zeros(2), candidates=[Observe("0", 1.0, states=("0",))], budget=1)
-    both = design(LINEAR, np.zeros(2), candidates=[Observe("0", 1.0)], budget=1)
+    alone = design(LINEAR, np.zeros(2), candidates=[Observe("0", 1.0, states=("0",))], budget=1, given=False)
+    both = design(LINEAR, np.zeros(2), candidates=[Observe("0", 1.0)], budget=1, given=False)
     x = SLOPES[-1] @ SLOPES[-1] / lm.SCALE**2
     assert alone.gain.value == pytest.approx(0.5 * np.log1p(x), rel=1e-9)
     assert both.gain.value == pytest.approx(0.5 * np.log1p(2 * x), rel=1e-9)
@@ -98,7 +99,7 @@ def test_one_state_alone_tells_half_of_two():
 
 def test_the_nested_estimate_is_the_closed_form_of_a_linear_model():
     """Four standard errors: a false alarm in 16,000."""
-    found = design(LINEAR, candidates=EACH[::2], budget=2, criterion="eig", draws=160, inner=60)
+    found = design(LINEAR, candidates=EACH[::2], budget=2, criterion="eig", draws=160, inner=60, given=False)
     gains = {s: 0.5 * np.linalg.slogdet(np.eye(2) + information(2 * np.array(s)))[1] for s in itertools.combinations(range(5), 2)}
     exact = gains[found.picked]
     assert exact > max(gains.values()) - 0.15
@@ -124,6 +125,109 @@ def test_the_nested_estimate_of_each_truth_is_that_of_its_data():
         right = dist.Normal(seen @ x, lm.SCALE).log_prob(y).sum()
         evidence = dist.MultivariateNormal(np.zeros(4), seen @ seen.T + lm.SCALE**2 * np.eye(4)).log_prob(y)
         assert each == pytest.approx(float(right - evidence), abs=0.1)
+
+
+def test_terms_of_the_nested_estimate_are_of_the_prior_that_can_be_solved():
+    """With the prior cut at `a = 0`, half of it: the evidence is that of all times P(a < 0 | y) / P(a < 0)."""
+    model = lm.Linear(lm.population(), limit=0.0)
+    plan = planned(model, EACH, [], given=False)
+    chosen, truth = (2, 8), np.array([[-0.6, 0.3]])
+    share = solvable(plan, 2000, 0)
+    assert abs(share - 0.5) < 0.05
+    found = expected_gain(plan, chosen, truth, [at_point(plan, truth[0], None)], 4000, 3, 0.5)
+    carried = plan.carried(chosen)
+    seen = np.repeat(SLOPES[list(chosen)], 2, axis=0) * np.tile([[1.0], [-1.0]], (2, 1))
+    key = jax.random.split(jax.random.key(3), 1)[0]
+    y = (np.asarray(_replicate(carried)(jnp.asarray(truth[0]), key, carried.data))[0, list(chosen)] - 0.5).ravel()
+    right = dist.Normal(seen @ truth[0], lm.SCALE).log_prob(y).sum()
+    evidence = dist.MultivariateNormal(np.zeros(4), seen @ seen.T + lm.SCALE**2 * np.eye(4)).log_prob(y)
+    covariance = np.linalg.inv(seen.T @ seen / lm.SCALE**2 + np.eye(2))
+    mean = covariance @ seen.T @ y / lm.SCALE**2
+    inside = scipy.stats.norm.logcdf(-mean[0] / np.sqrt(covariance[0, 0]))
+    assert found.each[0] == pytest.approx(float(right - evidence - inside + np.log(0.5)), abs=0.1)
+    some = Table(plan, truth, [at_point(plan, truth[0], None)], 1.0, 50, 0, 0.5)
+    assert some(chosen)[0] == pytest.approx(
+        Table(plan, truth, [at_point(plan, truth[0], None)], 1.0, 50, 0)(chosen)[0] - np.log(0.5)
+    )
+
+
+def test_densities_of_proposals_are_students():
+    rng = np.random.default_rng(0)
+    factor, away = rng.standard_normal((3, 3)), rng.standard_normal((4, 3))
+    exact = scipy.stats.multivariate_t(np.zeros(3), factor @ factor.T, df=FREEDOM).logpdf(away)
+    np.testing.assert_allclose(_log_student(away, factor), exact, rtol=1e-9)
+    with pytest.raises(np.linalg.LinAlgError):
+        _log_student(away, np.diag([1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_losses_that_are_no_numbers_end_every_search(bad):
+    nothing = Problem([1.0] * 3, 2.0, [frozenset()] * 3, lambda chosen: np.array([bad, 0.0]), worst=False)
+    assert len(searched(nothing)) <= 2
+    assert len(exchange(nothing, (0,))) <= 2
+
+
+def test_the_even_rival_spends_the_budget_and_takes_the_best_alternative():
+    worth = np.array([1.0, 3.0, 1.0, 3.0, 1.0, 3.0, 0.1])
+
+    def loss(chosen):
+        return -worth[list(chosen)].sum() * np.ones(2)
+
+    # Two numbers of agents at three times, at one cost and at another, and a cheap thing beside them.
+    apart = [frozenset({k ^ 1}) for k in range(6)] + [frozenset()]
+    same = Problem([1.0] * 7, 2.0, apart, loss, worst=False)
+    assert spread(same, range(6)) == (1, 5)
+    assert spread(Problem([1.0, 2.0] * 3 + [1.0], 3.0, apart, loss, worst=False), range(6)) == (0, 3)
+    only = Problem([5.0, 5.0, 1.0], 1.0, [frozenset()] * 3, lambda chosen: -np.ones(1) * len(chosen), worst=False)
+    assert spread(only, range(3)) == (2,)
+
+
+def test_the_first_observation_is_no_evidence_where_the_start_is_taken_from_it():
+    data = Population(GRID, counts=COUNTS)
+    model = Calibration(GAME, data, {"gamma": dist.LogNormal(0, 1)}, bm.models.Multinomial(), initial="observed", substeps=2)
+    made = planned(model, [Observe(OTHER, 0.4)], [], given=True)
+    np.testing.assert_array_equal(np.asarray(made.model.data.record.mask)[0], np.asarray(model.data.record.mask)[0])
+    assert not made.there[0, 0].any()
+    with pytest.raises(InputError, match="starts at its first observation"):
+        planned(model, [Observe("0", 0.0)], [], given=False)
+
+
+def test_recorded_data_count_but_for_blank_ones_and_it_is_said():
+    later = Population(lm.TIMES, proportions=lm.population().shares, mask=np.repeat(lm.TIMES < 0.5, 2).reshape(1, -1, 2))
+    model = LINEAR.with_population(later, initial=np.array([[0.5, 0.5]]))
+    some = {"candidates": observations(lm.TIMES[5:], ["0"]), "budget": 1}
+    counted, form = design(model, np.zeros(2), **some), design(model, np.zeros(2), given=False, **some)
+    assert "The 4 observations that are there were used" in " ".join(counted.sentences)
+    assert "The 4 observations of the model were not used" in " ".join(form.sentences)
+    assert counted.gain.value < form.gain.value
+    assert any("all 2 states" in w for w in counted.warnings)
+
+
+def test_a_rival_of_ones_own_is_called_so_and_checked():
+    mine = [EACH[1], EACH[2]]
+    found = design(LINEAR, np.zeros(2), candidates=EACH, budget=2, against=mine, given=False)
+    loss = {s: -0.5 * np.linalg.slogdet(np.eye(2) + information(s))[1] for s in (found.picked, (1, 2))}
+    assert found.against_uniform.value == pytest.approx(loss[1, 2] - loss[found.picked], rel=1e-9)
+    assert "the design that it is held against" in " ".join(found.sentences)
+    assert "even spread" not in " ".join(found.sentences)
+    assert list(np.flatnonzero(found.table()["uniform"])) == [1, 2]
+    for wrong, message in (
+        ([], "at least one"),
+        (["0"], "at least one"),
+        (EACH[:3], "against costs 3"),
+        ([EACH[1], EACH[1]], "the same cell"),
+    ):
+        with pytest.raises(InputError, match=message):
+            design(LINEAR, np.zeros(2), candidates=EACH, budget=2, against=wrong, given=False)
+
+
+def test_numbers_of_agents_need_costs():
+    offered = observations([0.2, 0.4], ["0"], totals=[100, 763], cost=[1.0, 3.0])
+    assert [(c.total, c.cost) for c in offered] == [(100, 1.0), (763, 3.0)] * 2
+    with pytest.raises(InputError, match="one for each of 2 totals"):
+        observations([0.2], ["0"], totals=[100, 763], cost=[1.0])
+    with pytest.raises(InputError, match="with 100 and with 763 agents at the same cost"):
+        design(MODEL, candidates=observations([0.2], ["0"], totals=[100, 763]), budget=1, given=False)
 
 
 def random_problem(seed, count=8, size=4, draws=3, budget=3, criterion="A"):
@@ -163,8 +267,8 @@ def test_costs_clashes_and_the_worst_draw():
     apart = Problem([1.0] * 4, 2.0, [frozenset({3}), frozenset(), frozenset(), frozenset({0})], loss, worst=True)
     assert set(searched(apart)) == set(exhaustive(apart)) <= {1, 2, 3}
     assert apart.value((0,)) == pytest.approx(-0.3)
-    assert spread(dear, [0, 1, 2, 3]) == (2,)
-    assert spread(apart, [0, 1, 2, 3]) == (0, 2)
+    assert spread(dear, [0, 1, 2, 3]) == (0, 1, 2)
+    assert spread(apart, [0, 1, 2, 3]) == (2, 3)
     assert spread(Problem([1.0] * 5, 1.0, [frozenset()] * 5, loss, False), range(5)) == (2,)
 
 
@@ -231,7 +335,7 @@ def test_named_goals_are_what_they_say():
 
 
 def test_a_design_is_carried_out(tmp_path):
-    found = design(MODEL, candidates=LQ, budget=4, goal=ValueOf("gamma", 0.2), draws=4)
+    found = design(MODEL, candidates=LQ, budget=4, goal=ValueOf("gamma", 0.2), draws=4, given=False)
     assert len(found.picked) <= 4
     assert sum(c.cost for c in found.chosen) <= 4
     truth = coordinates(found.plan.model).prior_median()
@@ -289,7 +393,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("changed", "message"), WRONG, ids=[m for _, m in WRONG])
 def test_what_does_not_fit_is_refused_in_a_sentence(changed, message):
-    given = {"candidates": [Observe("0", 0.2)], "budget": 1, "draws": 2, **changed}
+    given = {"candidates": [Observe("0", 0.2)], "budget": 1, "draws": 2, "given": False, **changed}
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
         design(MODEL, **given)
 
@@ -360,6 +464,8 @@ def test_the_command_line_designs_what_a_config_asks_for(tmp_path, capsys):
         ('name = "new", ', "", "needs the key 'name'"),
         ("[design]", "[plans]", "does not take the table"),
         ("draws = 4", "times = 4", "a list is needed"),
+        ("draws = 4", "totals = [100, 1000]", "one number for each of totals"),
+        ("draws = 4", "totals = [100, 1000]\ncosts = [1.0, 1.0]", "at the same cost"),
     ],
 )
 def test_the_command_line_refuses_in_a_sentence(tmp_path, capsys, old, new, message):

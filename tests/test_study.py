@@ -5,20 +5,24 @@ import functools
 
 import linear_model as lm
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
-from bayes_mfg.errors import InputError
+from bayes_mfg.errors import DataError, InputError
 from bayes_mfg.inference import FitError, study
+from bayes_mfg.inference.study_identity import identity
 from bayes_mfg.inference.study_scores import judged
-from bayes_mfg.paths import Constant
-from bayes_mfg.reproduce.study import _changed, load_study, run_study
+from bayes_mfg.paths import Constant, GaussianProcess
+from bayes_mfg.reproduce.study import _changed, _Row, load_study, run_study
 
-CALLS = []
+CALLS, STOPS = [], {}
 
 
 def added(seed, noise, kind="plain", extra=0.0):
     """Scores that are known."""
     CALLS.append((seed, noise, kind))
+    if len(CALLS) == STOPS.get("after"):
+        raise KeyboardInterrupt
     if noise == 3.0 and seed == 6:
         raise FitError("no luck")
     return {"score": noise + 0.1 * seed + extra, "label": kind, "flag": np.bool_(True), "one": np.float64(noise)}
@@ -48,20 +52,13 @@ def test_every_cell_and_replicate_once_and_failures_are_told():
     assert np.isnan(table["score_error"].iloc[2])
 
 
-def test_a_study_goes_on_where_it_stopped_and_only_as_the_same_study(tmp_path):
-    class StoppedError(Exception):
-        pass
-
-    def stopping(seed, **cell):
-        if len(CALLS) == 3:
-            raise StoppedError
-        return added(seed, **cell)
-
-    stopping.__module__, stopping.__qualname__ = added.__module__, added.__qualname__
+def test_a_study_goes_on_where_it_stopped_and_only_as_the_same_study(tmp_path, monkeypatch):
     whole = study(added, GRID, replicates=2)
     CALLS.clear()
-    with pytest.raises(StoppedError):
-        study(stopping, GRID, replicates=2, checkpoint=tmp_path / "kept")
+    monkeypatch.setitem(STOPS, "after", 4)
+    with pytest.raises(KeyboardInterrupt):
+        study(added, GRID, replicates=2, checkpoint=tmp_path / "kept")
+    STOPS.clear()
     CALLS.clear()
     again = study(added, GRID, replicates=2, checkpoint=tmp_path / "kept", resume=True)
     assert len(CALLS) == 5
@@ -99,6 +96,84 @@ def test_a_model_is_simulated_fitted_and_scored():
     assert again.rows["crps"][0] == rows["crps"][0]
     known = study(linear, {"scale": [1.0]}, replicates=1, method="point", truth={"a": 1.0, "b": 0.0}, starts=1)
     assert np.isnan(known.rows["coverage90"][0])
+
+
+def test_whatever_goes_wrong_in_a_replicate_is_its_outcome():
+    """And is not met again by a study that goes on."""
+    wrong = {0: DataError("no data"), 1: np.linalg.LinAlgError("singular"), 2: KeyError("x")}
+
+    def failing(seed):
+        if seed in wrong:
+            raise wrong[seed]
+        return {"score": 1.0}
+
+    outcomes = study(lambda seed, a: failing(seed), {"a": [1]}, replicates=4).rows["outcome"].tolist()
+    assert outcomes == ["failed: DataError: no data", "failed: LinAlgError: singular", "failed: KeyError: 'x'", "done"]
+
+
+def test_cell_by_cell_so_that_what_is_compiled_serves_all_replicates():
+    """A process keeps the models of two cells."""
+    CALLS.clear()
+    study(added, {"noise": [1.0, 2.0, 4.0]}, replicates=2)
+    assert [noise for _, noise, _ in CALLS] == [1.0, 1.0, 2.0, 2.0, 4.0, 4.0]
+
+
+def test_constants_count_once_for_every_time_in_the_error_of_all():
+    paths = {"a": Constant(), "b": GaussianProcess(length_scale=0.5)}
+    model = lm.Linear(lm.population(), paths=paths)
+    times = len(lm.TIMES)
+    true = {"a": np.full(times, 2.0), "b": np.linspace(1.0, 3.0, times)}
+    off = {"a": 0.5, "b": 0.1}
+    truth = {f"parameter/{name}": x[None] for name, x in true.items()} | {"mu": np.full((1, 1, times, 2), 0.5)}
+    draws = {f"parameter/{name}": x[None] + off[name] for name, x in true.items()} | {"mu": np.full((1, 1, times, 2), 0.5)}
+    square = times * (off["a"] ** 2 + off["b"] ** 2)
+    size = sum(float(np.sum(x**2)) for x in true.values())
+    assert judged(model, truth, draws)["gamma_error"] == pytest.approx(np.sqrt(square / size))
+
+
+def doubled(seed, noise):
+    return {"score": 2.0 * noise}
+
+
+def scaled(factor):
+    def function(seed, noise):
+        return {"score": factor * noise}
+
+    return function
+
+
+class Odd:
+    """An object of which nobody can tell what it consists of."""
+
+
+def test_identities_are_of_what_a_function_consists_of():
+    ways = [
+        doubled,
+        added,
+        scaled(1.0),
+        scaled(2.0),
+        functools.partial(added, extra=1.0),
+        functools.partial(added, extra=2.0),
+        functools.partial(added, extra=np.ones(2)),
+        Constant(),
+        Constant(level_scale=2.0),
+        {"a": {"x", "y"}},
+        dist.Normal(0.0, 1.0),
+        dist.Normal(0.0, 2.0),
+    ]
+    assert len({identity(x, "function") for x in ways}) == len(ways)
+    assert identity(scaled(2.0), "f") == identity(scaled(2.0), "f")
+    assert identity(dist.Normal(0.0, 1.0), "f") == identity(dist.Normal(0.0, 1.0), "f")
+    assert identity(_Row("x", "a.toml"), "f") == identity(_Row("x", "./a.toml"), "f") != identity(_Row("y", "a.toml"), "f")
+    with pytest.raises(InputError, match="options: 'path' is Odd"):
+        identity({"path": Odd()}, "options")
+
+
+def test_another_function_of_the_same_name_is_another_study(tmp_path):
+    study(scaled(1.0), {"noise": [1.0]}, replicates=1, checkpoint=tmp_path / "kept")
+    study(scaled(1.0), {"noise": [1.0]}, replicates=1, checkpoint=tmp_path / "kept", resume=True)
+    with pytest.raises(InputError, match="content of the function"):
+        study(scaled(2.0), {"noise": [1.0]}, replicates=1, checkpoint=tmp_path / "kept", resume=True)
 
 
 def test_scores_are_what_they_say():
@@ -145,7 +220,8 @@ def test_what_is_no_study_is_refused(changed, message):
 
 
 def test_pictures_and_tables_are_written(tmp_path):
-    found = study(added, {"noise": [1.0, 20.0, 3.0], "kind": ["plain", "odd"]}, replicates=3)
+    found = study(added, {"noise": [1.0, 20.0, 3.0], "kind": ["plain", "odd"]}, replicates=3, seed=5)
+    assert "flag" in found.scores  # truth values beside the gap of one that failed
     picture = found.plot(tmp_path / "study.svg").read_text()
     assert picture.count("<svg") > 2
     assert found.plot(tmp_path / "study.svg", x="kind", scores=["score"]).exists()
@@ -222,6 +298,10 @@ def test_a_config_simulates_and_fits(tmp_path):
         ('"simulate.noise.size"', '"noise.size"', "begins with simulate. or fit."),
         ('"simulate.noise.size"', '"simulate.noise.size.x"', "which is no table"),
         ("replicates = 1", 'replicates = "a"', "replicates"),
+        ("[1e-3]", "[1e-3, true]", "size"),
+        ('["known", "free"]', '["known", "fre"]', "fre"),
+        ('"simulate.noise.size"', '"simulate.noise.sizes"', "sizes"),
+        ('"fit.paths.gamma"', '"fit.paths.gama"', "gama"),
         ("[simulate.game]", '[benchmark]\nsystem = "lq"\n[simulate.game]', "either the table"),
     ],
 )

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from bayes_mfg.errors import ConfigError, InputError
-from bayes_mfg.inference import Design, Experiment, MeanOf, ShareOf, ValueOf, design, observations
+from bayes_mfg.inference import Design, Experiment, Fit, MeanOf, ShareOf, ValueOf, design, observations
+from bayes_mfg.inference.design import data_count
 from bayes_mfg.models import Calibration
 
 from .files import read_toml
@@ -15,19 +16,21 @@ GOALS = {kind.__name__: kind for kind in (ValueOf, MeanOf, ShareOf)}
 
 _OPTIONS = ("budget", "criterion", "draws", "worst", "search", "inner", "given")
 
-_CANDIDATES = ("times", "trajectories", "states", "totals", "starts", "scenarios", "goal")
+_CANDIDATES = ("times", "trajectories", "states", "totals", "costs", "starts", "scenarios", "goal")
 
 _LEFT = ("model", "at", "candidates", "goal", "scenarios", "against", "seed", "progress")
 
 
-def run_design(path: str | os.PathLike[str], model: Calibration, *, seed: int = 0, progress: bool | None = None) -> Design:
+def run_design(
+    path: str | os.PathLike[str], model: Calibration, *, at: Fit | None = None, seed: int = 0, progress: bool | None = None
+) -> Design:
     """The design that a config asks for.
 
     Parameters
     ----------
     path : the config, whose other tables made the model.
     model : that model.
-    seed, progress : of `design`.
+    at, seed, progress : of `design`.
 
     Raises
     ------
@@ -44,18 +47,28 @@ def run_design(path: str | os.PathLike[str], model: Calibration, *, seed: int = 
     scenarios = [_start(one, place, f"scenarios[{k}]") for k, one in enumerate(_list(table, "scenarios", place))]
     names = [convert(x, str, place, "trajectories") for x in _list(table, "trajectories", place)]
     who = [*(names if "trajectories" in table else model.population.trajectories), *starts]
-    times = [convert(x, float, place, "times") for x in _list(table, "times", place)] or list(model.population.times[1:])
+    times = [convert(x, float, place, "times") for x in _list(table, "times", place)]
+    given = options.get("given", data_count(model, at))
     states: list[tuple[str, ...] | None] = [
         tuple(convert(s, str, place, "states") for s in (some if isinstance(some, list) else [some]))
         for some in _list(table, "states", place)
     ]
     totals: list[int | None] = [convert(x, int, place, "totals") for x in _list(table, "totals", place)]
+    costs = [convert(x, float, place, "costs") for x in _list(table, "costs", place)]
+    if len(costs) != (len(totals) if len(totals) > 1 or costs else 0):
+        raise ConfigError(f"{place.at('costs')} = {shown(costs)}; one number for each of totals, {shown(totals)}, is needed.")
     goals = table.get("goal")
     listed = goals if isinstance(goals, list) else [goals] if goals is not None else []
     try:
-        candidates = observations(times, who, states=states or [None], totals=totals or [None])
+        kinds: dict[str, Any] = {"states": states or [None], "totals": totals or [None], "cost": costs or 1.0}
+        candidates = [c for one in who for c in observations(times or _free(model, one, given), [one], **kinds)]
+        if not candidates:
+            raise ConfigError(
+                f"{place} every time was observed already; times after the data, starts, or given = false are needed."
+            )
         return design(
             model,
+            at,
             candidates=candidates,
             goal=[_goal(one, place, k) for k, one in enumerate(listed)] or None,
             scenarios=scenarios,
@@ -67,6 +80,16 @@ def run_design(path: str | os.PathLike[str], model: Calibration, *, seed: int = 
         raise
     except InputError as error:
         raise ConfigError(f"{place} {error}") from error
+
+
+def _free(model: Calibration, who: str | Experiment, given: bool) -> list[float]:
+    """Times after the first at which a trajectory was not observed; where there are none, those of the grid after the data."""
+    data = model.population
+    later = list(data.times[1:])
+    if not given or who not in data.trajectories:
+        return later
+    seen = data.mask[data.trajectories.index(str(who))].any(axis=-1)[1:]
+    return [t for t, known in zip(later, seen, strict=True) if not known] or list(model.grid.times[data.n_times :])
 
 
 def _list(table: Mapping[str, Any], key: str, place: Place) -> list[Any]:

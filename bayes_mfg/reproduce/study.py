@@ -8,14 +8,14 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bayes_mfg.config.calibration import build_model, load_config
+from bayes_mfg.config.calibration import Config, build_model, load_config
 from bayes_mfg.config.files import read_toml, tables, write_toml
 from bayes_mfg.config.simulation import Simulation, load_simulation
 from bayes_mfg.config.values import Place, check_keys, convert, shown
@@ -71,7 +71,7 @@ class StudyConfig:
 
 
 def load_study(path: str | os.PathLike[str]) -> StudyConfig:
-    """Read and check the config of a study; nothing is computed but that the first cell can be made.
+    """Read and check the config of a study: names and kinds of every value of its grid; nothing is computed.
 
     Raises
     ------
@@ -100,19 +100,26 @@ def load_study(path: str | os.PathLike[str]) -> StudyConfig:
         {name: parts[name] for name in ("simulate", "fit", "variants")},
     )
     first = {name: values[0] for name, values in grid.items()}
+    # Each value once: a mistyped name is not to be met after hours.
+    cells = [first, *({**first, name: value} for name, values in grid.items() for value in values[1:])]
     if made.benchmark is not None:
         known = inspect.signature(reproduce).parameters
         check_keys(made.benchmark, _ARGUMENTS, top.inside("benchmark"))
         check_keys(grid, [name for name in _ARGUMENTS if name in known], top.inside("grid"))
-        given = {**made.benchmark, **first}
-        if "system" not in given:
-            raise ConfigError(f"{top.inside('benchmark')} needs the key 'system'.")
-        try:
-            benchmark(given["system"], given.get("case"), given.get("states"))
-        except InputError as error:
-            raise ConfigError(f"{top.inside('benchmark')} {error}") from error
+        for cell in cells:
+            given = {**made.benchmark, **cell}
+            if "system" not in given:
+                raise ConfigError(f"{top.inside('benchmark')} needs the key 'system'.")
+            try:
+                benchmark(given["system"], given.get("case"), given.get("states"))
+            except InputError as error:
+                raise ConfigError(f"{top.inside('benchmark')} {error}") from error
     else:
-        _changed(made.content, first, str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            for cell in cells:
+                changed = _changed(made.content, cell, str(path))
+                simulation = _simulation(changed["simulate"], Path(folder), made.seed, str(path))
+                _config(changed["fit"], simulation.game.state_names, Path(folder), str(path))
     return made
 
 
@@ -132,7 +139,7 @@ def run_study(
     function: Any = (
         functools.partial(benchmark_row, **config.benchmark)
         if config.benchmark is not None
-        else functools.partial(config_row, content=json.dumps(config.content), file=config.file)
+        else _Row(json.dumps(config.content), config.file)
     )
     # Names with dots are no Python names; functions take them by keyword all the same.
     return study(
@@ -145,6 +152,17 @@ def run_study(
         resume=checkpoint is not None,
         progress=progress,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """`config_row` of a config; how the file was spelt does not make another study of it."""
+
+    content: str
+    file: str = dataclasses.field(compare=False)
+
+    def __call__(self, seed: int, **cell: Any) -> dict[str, Any]:
+        return config_row(seed, self.content, self.file, **cell)
 
 
 def benchmark_row(seed: int, **settings: Any) -> dict[str, Any]:
@@ -245,16 +263,11 @@ def _model(
     content: Mapping[str, Any], simulation: Simulation, population: Population, folder: Path, key: str, file: str
 ) -> tuple[Calibration, str, dict[str, Any]]:
     """The model of a replicate's data, and how it is fitted."""
-    tables = {name: value for name, value in content.items() if name != "data"}
-    true_starts = tables.get("initial") == "true"
-    if true_starts:
-        del tables["initial"]
+    true_starts = content.get("initial") == "true"
     place, data = folder / "fit.toml", folder / "data.csv"
     data.write_text(population.to_table().to_csv(index=False), encoding="utf-8")
-    reader = {"reader": "table", "path": "data.csv", "states": list(population.states), **content.get("data", {})}
-    place.write_text(write_toml({"data": reader, **tables}), encoding="utf-8")
+    config = _config(content, population.states, folder, file)
     try:
-        config = load_config(place)
         if true_starts:
             config = dataclasses.replace(config, initial=simulation.mu0)
         kept = _first(key)
@@ -262,6 +275,20 @@ def _model(
             kept.append(build_model(config))
         known = simulation.mu0 if true_starts else None
         return kept[0].with_population(population, known), config.method, config.options
+    except InputError as error:
+        raise ConfigError(str(error).replace(str(place), f"{file}: in [fit]")) from error
+
+
+def _config(content: Mapping[str, Any], states: Sequence[str], folder: Path, file: str) -> Config:
+    """The config of a fit to data.csv of a folder; the data are not read."""
+    tables = {name: value for name, value in content.items() if name != "data"}
+    if tables.get("initial") == "true":
+        del tables["initial"]
+    place = folder / "fit.toml"
+    reader = {"reader": "table", "path": "data.csv", "states": list(states), **content.get("data", {})}
+    place.write_text(write_toml({"data": reader, **tables}), encoding="utf-8")
+    try:
+        return load_config(place)
     except InputError as error:
         raise ConfigError(str(error).replace(str(place), f"{file}: in [fit]")) from error
 
