@@ -100,11 +100,11 @@ def written(population, path, seasons=range(2015, 2020)):
 @pytest.mark.slow
 def test_the_example_runs_on_a_file_in_fluviews_format(simulated, tmp_path, capsys):
     written(simulated[1], tmp_path / "ICL_NREVSS_Clinical_Labs.csv")
-    picture = tmp_path / "season.png"
+    picture = tmp_path / "season.svg"
     words = f"--data {tmp_path / 'ICL_NREVSS_Clinical_Labs.csv'} --state Ohio --season 2019 --training 2015 2016 2017 2018 --draws {DRAWS}"
     main([*words.split(), "--out", str(picture)])
     told = capsys.readouterr().out
-    assert picture.read_bytes().startswith(b"\x89PNG") and told.rstrip().endswith("season.png")
+    assert picture.read_bytes().startswith(b"\x89PNG") and told.rstrip().endswith("season.svg")
     assert sum(line.split()[:1] in (["3"], ["7"], ["11"], ["15"]) for line in told.splitlines()) == 16
 
 
