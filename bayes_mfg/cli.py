@@ -27,6 +27,7 @@ from bayes_mfg.runs import CHECKPOINT, again, appearing, discard_checkpoint, log
 if TYPE_CHECKING:
     from bayes_mfg.config.calibration import Config
     from bayes_mfg.inference import Fit
+    from bayes_mfg.inference.intervention_result import Intervention
 
 log = logging.getLogger("bayes_mfg.cli")
 
@@ -236,6 +237,7 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
     from bayes_mfg.inference.intervention_page import keep
 
     failure: FitError | None = None
+    unanswered: list[str] = []
     say = (lambda *_: None) if options.quiet else print
     resume = options.resume
     # The paper's least squares takes seconds and keeps nothing on the way.
@@ -277,8 +279,9 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             summary = "\n".join([*_summary(result), f"fitted in {seconds:.0f} s"])
             log.info("summary:\n%s", summary)
             result.report(work / "report.html")
-            if config.interventions:
-                keep(result.tree, {name: result.intervene(*changes) for name, changes in config.interventions.items()})
+            answers, unanswered = _answers(result, config)
+            if answers:
+                keep(result.tree, answers)
                 result.save(work / "fit.nc")
                 result.report(work / "report.html")
         except Exception as error:
@@ -292,12 +295,25 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
     if failure is not None:
         raise failure
     say(f"\n{summary}\n")
-    for warning in result.warnings:
+    for warning in (*result.warnings, *unanswered):
         print(f"warning: {warning}")
     print(f"report: {folder / 'report.html'}")
     print(f"fit: {folder / 'fit.nc'}")
     if result.interrupted:
         raise KeyboardInterrupt(f"this is the fit of the draws so far; the same command with {again(folder)} goes on.")
+
+
+def _answers(result: "Fit", config: "Config") -> tuple[dict[str, "Intervention"], list[str]]:
+    """What the config's scenarios do, each by itself, and why some have no answer: the report of a finished fit does not hang on them."""
+    found: dict[str, Intervention] = {}
+    failed: list[str] = []
+    for name, scenario in config.interventions.items():
+        try:
+            found[name] = result.intervene(*scenario.changes, num_draws=scenario.number(result), flows=False)
+        except Exception as error:
+            log.exception("no answer to the intervention %s", name or "without a name")
+            failed.append(f"intervention {name or 'without a name'} has no answer ({type(error).__name__}: {error})")
+    return found, failed
 
 
 def _simulate(options: argparse.Namespace, words: str) -> None:
@@ -457,7 +473,12 @@ def _intervene(options: argparse.Namespace, words: str) -> None:
     if not asked:
         raise InputError(f"{folder / 'config.toml'} has no tables [[intervention]]; give a file that has some by --with.")
     fitted = load(folder / "fit.nc", build_model(config))
-    results = {name: fitted.intervene(*changes, num_draws=options.draws) for name, changes in asked.items()}
+    results = {
+        name: fitted.intervene(
+            *scenario.changes, num_draws=scenario.number(fitted) if options.draws is None else options.draws, flows=False
+        )
+        for name, scenario in asked.items()
+    }
     for name, found in results.items():
         print("\n".join([*([name] if name else []), *found.sentences]))
         print(f"\n{found.table().to_string(float_format=lambda x: f'{x:.3g}')}\n")

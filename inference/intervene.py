@@ -1,6 +1,8 @@
 """Interventions on a fit: every posterior draw's equilibrium solved again in a changed game, against the same draw's baseline."""
 
+import collections
 import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,19 +21,38 @@ from bayes_mfg.models import Calibration, Data
 from .assemble import CHUNK
 from .coordinates import compiled, coordinates
 from .errors import FitError
-from .intervention_result import Intervention
+from .intervention_result import Intervention, counted
 from .interventions import AnyIntervention, Belief, Change, Close, Start, altered
 from .predict import chosen_draws, distributions, renewed
+from .report_page import plural
 
 if TYPE_CHECKING:
     from .result import Fit
+
+log = logging.getLogger(__name__)
+
+MOST_LOST, WORTH_A_WARNING = 0.5, 0.01
+"""Shares of draws without a result above which there is none at all, and above which a warning says so."""
+
+KEPT = 8
+"""Compiled plans that a model keeps."""
+
+OTHER_BRANCH = max(Code) + 1
+"""Beside the codes of solves: the baseline is not the draw's own equilibrium."""
+
+_WHY = {Code.OUT_OF_RANGE: "a parameter left its range", OTHER_BRANCH: "the baseline's own equilibrium was not found again"}
 
 SAME_BRANCH = 1e-3
 """Largest difference of a population from that of the draw's own equilibrium up to which the baseline is taken to be the same one of several."""
 
 
 def intervene(
-    fit: "Fit", *interventions: AnyIntervention, initial: Any = None, num_draws: int | None = None, seed: int = 0
+    fit: "Fit",
+    *interventions: AnyIntervention,
+    initial: Any = None,
+    num_draws: int | None = None,
+    seed: int = 0,
+    flows: bool = True,
 ) -> Intervention:
     """What would happen if the game were changed: populations, flows and costs of every posterior draw, against the same draw's baseline.
 
@@ -49,16 +70,17 @@ def intervene(
     initial : new initial populations `(d,)` or `(R, d)` for both sides, as in `predict`; `Start` is another one for the changed side alone.
     num_draws : posterior draws to use, spread evenly; by default all. Flows take `draws x trajectories x times x d^2` numbers on either side.
     seed : of new trajectories' deviations, and of the branch where there are several equilibria.
+    flows : whether to keep them; what is printed and drawn needs none.
 
     Returns
     -------
     Intervention
-        Draws in which any of these solves failed are left out, and counted in `failed_solves`.
+        Draws in which any of these solves failed, or a parameter left its range, are left out and counted, by reason, in `lost`.
 
     Raises
     ------
     InputError : when the fit has no model with a game, interventions do not fit it, or times lie outside its grid.
-    FitError : when no draw is left.
+    FitError : when more than half of the draws are lost.
 
     Notes
     -----
@@ -72,7 +94,6 @@ def intervene(
         raise InputError(
             f"intervene: the fit is one of {type(model).__name__}; a Calibration, which has a game to change, is needed."
         )
-    plan = make_plan(model, interventions)
     fresh, names = None, list(model.population.trajectories)
     if initial is not None:
         if model.branches is not None:
@@ -83,16 +104,21 @@ def intervene(
             )
         fresh = distributions(initial, model.population.n_states, "intervene")
         names = [f"initial {k}" for k in range(len(fresh))]
-    start = _start(interventions, len(names), model.population.n_states)
+    plan = make_plan(model, interventions, len(names))
+    start = _start(plan, len(names))
     flat = chosen_draws(fit, num_draws, "intervene")
     data = model.data
     if fresh is not None:
         data = data._replace(observed=jnp.zeros((len(fresh), *data.observed.shape[1:])))
-    key = f"intervene {plan.interventions!r}"
-    many = compiled(model, key, lambda: jax.jit(jax.vmap(_one(model, plan), in_axes=(0, 0, None, None, None))))
+    # Another start is an argument of the compiled function, whatever it holds.
+    key = f"intervene {flows} {[one for one in plan.interventions if not isinstance(one, Start)]!r}"
+    older = [name for name in model.compiled if name.startswith("intervene ") and name != key]
+    for name in older[: max(0, len(older) + 1 - KEPT)]:
+        del model.compiled[name]
+    many = compiled(model, key, lambda: jax.jit(jax.vmap(_one(model, plan, flows), in_axes=(0, 0, None, None, None))))
     keys = jax.random.split(jax.random.key(seed), len(flat))
     starts = None if fresh is None else jnp.asarray(fresh), None if start is None else jnp.asarray(start)
-    parts = []
+    whole: Any = None
     for first in range(0, len(flat), CHUNK):
         x, k = jnp.asarray(flat[first : first + CHUNK]), keys[first : first + CHUNK]
         used = len(x)
@@ -102,13 +128,20 @@ def intervene(
                 jnp.concatenate([x, jnp.repeat(x[-1:], CHUNK - used, 0)]),
                 jnp.concatenate([k, jnp.repeat(k[-1:], CHUNK - used)]),
             )
-        parts.append(jax.tree.map(lambda a, used=used: np.asarray(a)[:used], many(x, k, data, *starts)))
-    whole = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-    good = whole.pop("good")
-    if not good.any():
+        part = many(x, k, data, *starts)
+        if whole is None:
+            whole = jax.tree.map(lambda a: np.empty((len(flat), *a.shape[1:]), a.dtype), part)
+        for target, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+            target[first : first + used] = np.asarray(values)[:used]
+    codes = whole.pop("code")
+    good = codes == Code.CONVERGED
+    lost = _reasons(codes)
+    if np.mean(~good) > MOST_LOST:
         raise FitError(
-            f"intervene: none of {len(good)} draws has an equilibrium that the solver finds, in the baseline and under the change."
+            f"intervene: {counted(lost)}; with {(~good).sum()} of {plural(len(good), 'draw')} lost, what is left says nothing of the posterior."
         )
+    if np.mean(~good) > WORTH_A_WARNING:
+        log.warning("intervene: %d of %s lost: %s.", (~good).sum(), plural(len(good), "draw"), counted(lost))
     coords = {
         "draw": np.flatnonzero(good),
         "trajectory": names,
@@ -118,11 +151,20 @@ def intervene(
         "destination": list(model.population.states),
     }
     baseline, changed = (
-        xr.Dataset({name: (_DIMS[name], values[good]) for name, values in whole[side].items()}, coords=coords)
+        xr.Dataset(
+            {name: (_DIMS[name], values if good.all() else values[good]) for name, values in whole[side].items()},
+            coords=coords if flows else {name: c for name, c in coords.items() if name not in ("origin", "destination")},
+        )
         for side in ("baseline", "changed")
     )
     frozen = tuple(name for name, path in model.bound.items() if path.needs_observed)
-    return Intervention(interventions, baseline, changed, int((~good).sum()), plan.news, float(model.grid.times[-1]), frozen)
+    return Intervention(plan.interventions, baseline, changed, lost, plan.news, float(model.grid.times[-1]), frozen)
+
+
+def _reasons(codes: np.ndarray) -> dict[str, int]:
+    """How many draws were lost why, by the codes of their solves."""
+    found = collections.Counter(_WHY.get(int(code), "an equilibrium was not found") for code in codes if code != Code.CONVERGED)
+    return dict(found.most_common())
 
 
 _DIMS = {
@@ -175,8 +217,14 @@ class Plan:
         return tuple(float(self.nodes[stage.first]) for stage in told)
 
 
-def make_plan(model: Calibration, interventions: Sequence[Any]) -> Plan:
+def make_plan(model: Calibration, interventions: Sequence[Any], count: int | None = None) -> Plan:
     """Check interventions against a model, and lay out what happens when.
+
+    Parameters
+    ----------
+    model : the model.
+    interventions : what is changed.
+    count : number of trajectories; by default that of the data.
 
     Raises
     ------
@@ -189,11 +237,11 @@ def make_plan(model: Calibration, interventions: Sequence[Any]) -> Plan:
             raise InputError(f"intervene: {one!r} is no intervention; one of Close, Change and Start is needed.")
     if sum(isinstance(one, Start) for one in interventions) > 1:
         raise InputError("intervene: more than one Start is given; a population starts once.")
-    for one in interventions:
-        if isinstance(one, Start) and np.shape(one.mu0)[-1] != model.population.n_states:
-            raise InputError(
-                f"intervene: mu0 of Start has shape {np.shape(one.mu0)}; {model.population.n_states} states are needed."
-            )
+    states, known_as = model.population.states, model.game.state_names
+    interventions = [
+        one.fitted(states, known_as, count or model.population.n_trajectories) if isinstance(one, Start) else one
+        for one in interventions
+    ]
     nodes, slack = model.grid.fine_times, 1e-9 * model.grid.horizon
     begin, horizon = float(nodes[0]), float(nodes[-1])
     extra: list[float] = []
@@ -277,19 +325,17 @@ def _game(model: Calibration, beliefs: Sequence[Belief]) -> Game:
     return game
 
 
-def _start(interventions: Sequence[AnyIntervention], count: int, d: int) -> np.ndarray | None:
+def _start(plan: Plan, count: int) -> np.ndarray | None:
     """Initial populations `(R, d)` of the changed side, None where they are the baseline's."""
-    for one in interventions:
+    for one in plan.interventions:
         if isinstance(one, Start):
             shares = np.asarray(one.mu0, dtype=float)
-            if shares.shape not in ((d,), (count, d)):
-                raise InputError(f"intervene: mu0 of Start has shape {shares.shape}; {(d,)} or {(count, d)} is needed.")
-            return np.broadcast_to(shares, (count, d))
+            return np.broadcast_to(shares, (count, shares.shape[-1]))
     return None
 
 
-def _one(model: Calibration, plan: Plan) -> Any:
-    """Function from one draw to both sides, and whether all of its equilibria were found."""
+def _one(model: Calibration, plan: Plan, flows: bool) -> Any:
+    """Function from one draw to both sides, and how its solves ended: the first code that is not that of an equilibrium."""
     space = coordinates(model)
     # Grid values to nodes, for guesses.
     between = np.stack([np.interp(plan.nodes, model.grid.times, row) for row in np.eye(model.grid.points)], axis=1)
@@ -312,10 +358,11 @@ def _one(model: Calibration, plan: Plan) -> Any:
             functions, _ = model.functions(latents["raw"], observed, own)
             guess = None if belief is None else tuple(jnp.asarray(between, mu0.dtype) @ part for part in belief)
             base = _solved(model, model.game, functions, (), mu0, plan.nodes, guess)
-            good = base.status.code == Code.CONVERGED
+            code = base.status.code
             if belief is not None:
-                good &= jnp.max(jnp.abs(base.mu[plan.points] - belief[0])) <= SAME_BRANCH
-            before = _followed(plan, [(Stage(0, len(plan.nodes) - 1, (), model.game), base)], model)
+                same = jnp.max(jnp.abs(base.mu[plan.points] - belief[0])) <= SAME_BRANCH
+                code = jnp.where((code == Code.CONVERGED) & ~same, OTHER_BRANCH, code)
+            before = _followed(plan, [(Stage(0, len(plan.nodes) - 1, (), model.game), base)], model, flows)
             parts: list[tuple[Stage, Equilibrium]] = []
             now, here = base, changed
             for k, stage in enumerate(plan.stages):
@@ -323,13 +370,13 @@ def _one(model: Calibration, plan: Plan) -> Any:
                     first = stage.first - (parts[-1][0].first if parts else 0)
                     guess = now.mu[first:], now.value[first:]
                     now = _solved(model, stage.game, functions, stage.beliefs, here, plan.nodes[stage.first :], guess)
-                    good &= now.status.code == Code.CONVERGED
+                    code = jnp.where(code == Code.CONVERGED, now.status.code, code)
                 here = now.mu[stage.last - stage.first]
                 parts.append((stage, now))
-            return {"baseline": before, "changed": _followed(plan, parts, model), "good": good}
+            return {"baseline": before, "changed": _followed(plan, parts, model, flows), "code": code}
 
         found = jax.vmap(single)(mu0, changed, data.observed, model.own_raw(latents["raw"]), belief)
-        return {**found, "good": jnp.all(found["good"])}
+        return {**found, "code": jnp.max(found["code"])}
 
     return one
 
@@ -342,19 +389,21 @@ def _solved(
     return solve(game, params, mu0, grid, scheme=model.scheme, method=model.method, control=model.control, guess=guess)
 
 
-def _followed(plan: Plan, parts: Sequence[tuple[Stage, Equilibrium]], model: Calibration) -> dict[str, Array]:
+def _followed(plan: Plan, parts: Sequence[tuple[Stage, Equilibrium]], model: Calibration, flows: bool) -> dict[str, Array]:
     """What happens along the stages, at the model's grid points; at the moment of news what holds after it."""
-    pieces: dict[str, list[Array]] = {"mu": [], "value": [], "flow": []}
+    pieces: dict[str, list[Array]] = {"mu": [], "value": [], **({"flow": []} if flows else {})}
     cost = jnp.zeros(())
     for k, (stage, eq) in enumerate(parts):
         last = k == len(parts) - 1
         inside = plan.points[(plan.points >= stage.first) & ((plan.points < stage.last) | last)] - stage.first
         pieces["mu"].append(eq.mu[inside])
         pieces["value"].append(eq.value[inside])
-        pieces["flow"].append(eq.mu[inside][:, :, None] * eq.rates[inside])
+        if flows:
+            pieces["flow"].append(eq.mu[inside][:, :, None] * eq.rates[inside])
         cost = cost + _spent(eq, stage.last - stage.first, model, last)
     first = parts[0][1]
-    expected = cost if model.control else jnp.sum(first.mu[0] * first.value[0])
+    # By the same quadrature as what is spent, so that the two differ by surprises alone.
+    expected = _spent(first, len(first.times) - 1, model, True)
     return {**{name: jnp.concatenate(found) for name, found in pieces.items()}, "cost": cost, "expected_cost": expected}
 
 

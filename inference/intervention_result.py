@@ -28,11 +28,11 @@ class Intervention:
     Attributes
     ----------
     interventions : what was changed.
-    baseline, changed : `mu` and `value` (draw, trajectory, time, state); `flow` (draw, trajectory, time, origin, destination), the share of the
-        population that moves per unit of time; `cost` (draw, trajectory), what an agent pays on average from the start to the horizon along what
-        happens; `expected_cost` (draw, trajectory), what agents expect to pay on average at the start, `mu0 . u`, which is the same where nothing
-        surprises them. At the moment of news `value` and `flow` are those after it.
-    failed_solves : draws left out because an equilibrium was not found, on either side.
+    baseline, changed : `mu` and `value` (draw, trajectory, time, state); where flows are kept `flow` (draw, trajectory, time, origin, destination),
+        the share of the population that moves per unit of time; `cost` (draw, trajectory), what an agent pays on average from the start to the
+        horizon along what happens; `expected_cost` (draw, trajectory), what they expect to pay on average at the start, by the plan that they then
+        have to the horizon, which is the same where nothing surprises them. At the moment of news `value` and `flow` are those after it.
+    lost : reason -> number of draws left out for it, on either side.
     news : times at which agents hear of something.
     horizon : end of the game.
     fixed_paths : parameters that follow the observed population, and so do not answer to the changed one.
@@ -41,10 +41,15 @@ class Intervention:
     interventions: tuple[AnyIntervention, ...]
     baseline: xr.Dataset
     changed: xr.Dataset
-    failed_solves: int
+    lost: dict[str, int]
     news: tuple[float, ...]
     horizon: float
     fixed_paths: tuple[str, ...] = ()
+
+    @property
+    def failed_solves(self) -> int:
+        """Draws left out."""
+        return sum(self.lost.values())
 
     @property
     def difference(self) -> xr.Dataset:
@@ -129,15 +134,16 @@ class Intervention:
         # Of each trajectory by itself: opposite moves do not cancel.
         elsewhere = 0.5 * np.abs(self.difference["mu"].to_numpy()).sum(axis=-1).mean(axis=1)
         typical = np.median(elsewhere, axis=0)
-        k = int(np.argmax(typical))
-        if typical[k] <= NOTHING:
+        k = int(np.argmax(typical if typical.max() > NOTHING else elsewhere.mean(axis=0)))
+        where = "" if self.baseline.sizes["trajectory"] == 1 else ", on average over trajectories"
+        if elsewhere.max() <= NOTHING:
             told.append("It moves nobody.")
         else:
             at = np.median(mu[:, k], axis=0)
             told.append(
                 f"At the peak, at time {number(float(times[k]))}, it has moved {_with_band(elsewhere[:, k])} of the population: "
                 f"{states[int(at.argmin())]} holds {_with_band(-mu[:, k, int(at.argmin())])} less and "
-                f"{states[int(at.argmax())]} {_with_band(mu[:, k, int(at.argmax())])} more than in the baseline."
+                f"{states[int(at.argmax())]} {_with_band(mu[:, k, int(at.argmax())])} more than in the baseline{where}."
             )
             told += self._ahead(elsewhere, times)
             told.append(
@@ -161,7 +167,8 @@ class Intervention:
         if self.failed_solves:
             total = self.failed_solves + self.baseline.sizes["draw"]
             told.append(
-                f"{self.failed_solves} of {plural(total, 'draw')} are left out, because an equilibrium was not found or a parameter left its range."
+                f"{self.failed_solves} of {plural(total, 'draw')} are left out: {counted(self.lost)}. What is shown is the posterior given that this "
+                "does not happen."
             )
         if self.baseline.sizes["draw"] == 1:
             told.append("This is one draw: nothing is known of its uncertainty.")
@@ -224,6 +231,11 @@ class Intervention:
 
     def __repr__(self) -> str:
         return f"Intervention({self.description}; {plural(self.baseline.sizes['draw'], 'draw')}, {self.failed_solves} left out)"
+
+
+def counted(lost: dict[str, int]) -> str:
+    """Reasons for which draws were lost, with their numbers, in words."""
+    return ", ".join(f"{reason} in {draws}" for reason, draws in lost.items())
 
 
 def _row(at: float, before: np.ndarray, after: np.ndarray, tail: float) -> dict[str, float]:

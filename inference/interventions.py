@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -169,16 +170,25 @@ class Start:
 
     Parameters
     ----------
-    mu0 : `(d,)` for all trajectories, or `(R, d)`.
+    mu0 : `{state: share}` for all trajectories, where states that are not named hold nobody; or shares in the order of the model's states, `(d,)` for
+        all trajectories or `(R, d)`.
+
+    Attributes
+    ----------
+    states : names of the states where they were given.
 
     Raises
     ------
     InputError : when a row is no distribution.
     """
 
-    mu0: ArrayLike
+    mu0: ArrayLike | Mapping[str, float]
+    states: tuple[str, ...] | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.mu0, Mapping):
+            object.__setattr__(self, "states", tuple(map(str, self.mu0)))
+            object.__setattr__(self, "mu0", list(self.mu0.values()))
         shares = np.asarray(_frozen(self.mu0, "Start: mu0"), dtype=float)
         if shares.ndim not in (1, 2) or np.any(shares < 0) or np.any(np.abs(shares.sum(axis=-1) - 1.0) > 1e-6):
             raise InputError("Start: every row of mu0 must be non-negative and sum to one.")
@@ -188,8 +198,35 @@ class Start:
     def description(self) -> str:
         """The intervention in plain words."""
         shares = np.asarray(self.mu0)
-        told = ", ".join(f"{x:.3g}" for x in shares) if shares.ndim == 1 and shares.size <= 8 else "given populations"
-        return f"a start from {told}"
+        if shares.ndim != 1 or shares.size > 8:
+            return "a start from given populations"
+        places = [""] * shares.size if self.states is None else [f" in {name}" for name in self.states]
+        return f"a start from {', '.join(f'{x:.3g}{place}' for x, place in zip(shares, places, strict=True))}"
+
+    def fitted(self, states: Sequence[str], also: Sequence[str], count: int) -> "Start":
+        """The same with the shares of every state of a model, in its order.
+
+        Parameters
+        ----------
+        states, also : names of the model's `d` states, and others by which they may be called.
+        count : number of trajectories.
+
+        Raises
+        ------
+        InputError : for unknown states, and for shares of another shape.
+        """
+        if self.states is not None:
+            order = next((names for names in (states, also) if set(self.states) <= set(names)), None)
+            if order is None:
+                unknown = next(name for name in self.states if name not in states)
+                raise InputError(f"intervene: there is no state {unknown!r} for Start; the model has {', '.join(states)}.")
+            given = dict(zip(self.states, np.asarray(self.mu0, dtype=float).tolist(), strict=True))
+            return Start({state: given.get(name, 0.0) for state, name in zip(states, order, strict=True)})
+        shares, d = np.asarray(self.mu0, dtype=float), len(states)
+        shape = shares.shape
+        if shape not in ((d,), (count, d)):
+            raise InputError(f"intervene: mu0 of Start has shape {shape}; {(d,)} or {(count, d)} is needed.")
+        return Start(dict(zip(states, shares.tolist(), strict=True))) if len(shape) == 1 else self
 
 
 type AnyIntervention = Close | Change | Start

@@ -231,3 +231,61 @@ def test_a_state_that_agents_are_moved_into_cannot_be_closed() -> None:
     with pytest.raises(InputError, match="'0' of Leaky cannot be closed; agents move there from '1' all the same"):
         Closed(Leaky(), "0")
     assert Closed(Leaky(), "1").state == "1"
+
+
+class Budget(LinearQuadratic):
+    """Agents share one unit of rate among destinations, so that what is not spent on one goes to the others."""
+
+    def best_response(self, t, value, mu, params):
+        off = jnp.where(jnp.eye(3, dtype=bool), -jnp.inf, 0.0)
+        return jax.nn.softmax(off - value[None, :], axis=1)
+
+
+class Tripled(LinearQuadratic):
+    """All costs count three times, those that a closure leaves out only once."""
+
+    def running_cost(self, t, control, mu, params):
+        return 3.0 * super().running_cost(t, control, mu, params)
+
+
+class Halved(LinearQuadratic):
+    """All costs count half, those that a closure leaves out whole."""
+
+    def running_cost(self, t, control, mu, params):
+        return 0.5 * super().running_cost(t, control, mu, params)
+
+
+class Silent(LinearQuadratic):
+    """It says nothing of what a closure spares agents."""
+
+    def closed_cost(self, t, control, mu, params, closed):
+        return self.running_cost(t, control, mu, params)
+
+
+@pytest.mark.parametrize(
+    ("game", "paid", "words"),
+    [
+        (Budget(), False, "closed_response of Budget is not the best"),
+        (ForwardDynamics(Budget()), True, "closed_response of Budget is not the best"),
+        (Silent(base_rate=0.6), False, "agents of Silent go on paying for not moving to '1'"),
+        (Tripled(base_rate=0.6), False, "agents of Tripled go on paying"),
+        (Halved(base_rate=0.6), False, "agents of Halved go on paying"),
+    ],
+)
+def test_a_closure_that_the_game_gets_wrong_is_refused(game, paid: bool, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        Closed(game, "1", paid=paid)
+    assert words in str(error.value)
+
+
+def test_a_base_rate_that_is_paid_is_no_error() -> None:
+    assert Closed(Silent(base_rate=0.6), "1", paid=True).paid
+    assert Closed(Silent(base_rate=0.0), "1").paid is False  # a rate of zero costs nothing there
+
+
+def test_a_diagonal_that_does_not_enter_has_no_range() -> None:
+    rate, worth = BIKES.required[0], BIKES.parameters["edge_value"]
+    lower = RATES - 0.4
+    assert bool(np.all(rate.contains(lower))) and not bool(np.all(rate.contains(lower - 0.2)))
+    assert rate.contains(np.stack([lower, lower - 0.2])).shape == (2, 3, 3)
+    assert not rate.contains(-1.0) and not worth.diagonal

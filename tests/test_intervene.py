@@ -1,12 +1,15 @@
 """Protects interventions: each is the equilibrium of the changed game, solved here once more by hand, draw by draw."""
 
 import dataclasses
+import importlib
+import types
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid, solve
@@ -15,10 +18,12 @@ from bayes_mfg.games import Closed, LinearQuadratic
 from bayes_mfg.inference import Change, Close, Fit, FitError, Start, intervene
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.intervene import make_plan
+from bayes_mfg.inference.intervention_result import Intervention
 from bayes_mfg.inference.interventions import Altered, Held
 from bayes_mfg.models import Calibration, Multinomial, NeuralODE
 from bayes_mfg.paths import Pooled
 
+module = importlib.import_module("bayes_mfg.inference.intervene")
 GRID = TimeGrid(horizon=2.4, points=13, substeps=2)
 OPENS, SHUTS = GRID.fine_times[14], GRID.fine_times[8]  # 1.4 and 0.8 to the last digit, as a window is understood
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
@@ -190,7 +195,7 @@ def test_a_change_in_a_window_is_a_path_that_jumps(window, gammas) -> None:
     base = solved(GAME, {"gamma": gamma}, STARTS[1], grid)
     np.testing.assert_allclose(window.baseline["mu"][-1, 1], base.mu[at], atol=1e-9)
     assert float(window.baseline["cost"][-1, 1]) == pytest.approx(float(base.mu[0] @ base.value[0]), abs=1e-9)
-    assert "start from 0.1, 0.8, 0.1" in window.description
+    assert "start from 0.1 in A, 0.8 in B, 0.1 in C" in window.description
 
 
 def test_the_whole_changes_nothing_where_nothing_is_changed(fitted) -> None:
@@ -202,7 +207,7 @@ def test_the_whole_changes_nothing_where_nothing_is_changed(fitted) -> None:
     np.testing.assert_allclose(same.baseline["mu"][:, 0, 0], np.broadcast_to([0.3, 0.3, 0.4], (3, 3)), atol=1e-12)
 
 
-def test_draws_without_an_equilibrium_are_left_out_and_counted(fitted, gammas) -> None:
+def test_draws_without_an_equilibrium_are_left_out_and_counted(fitted, gammas, caplog, monkeypatch) -> None:
     """The changed start is beyond the game where gamma exceeds 1.5 in either trajectory."""
     bad = (gammas > 1.5).any(axis=1)
     assert 0 < bad.sum() < DRAWS
@@ -210,10 +215,15 @@ def test_draws_without_an_equilibrium_are_left_out_and_counted(fitted, gammas) -
     assert found.failed_solves == bad.sum()
     np.testing.assert_array_equal(found.baseline["draw"], np.flatnonzero(~bad))
     assert np.isfinite(found.changed["mu"]).all() and np.isfinite(found.baseline["mu"]).all()
-    assert (
-        f"{bad.sum()} of {DRAWS} draws are left out, because an equilibrium was not found or a parameter left its range."
-        in found.sentences
+    assert found.lost == {"an equilibrium was not found": bad.sum()}
+    assert any(
+        text.startswith(f"{bad.sum()} of {DRAWS} draws are left out: an equilibrium was not found in {bad.sum()}. What is shown")
+        for text in found.sentences
     )
+    assert any("intervene" in record.message and "lost" in record.message for record in caplog.records)
+    monkeypatch.setattr(module, "MOST_LOST", 0.2)
+    with pytest.raises(FitError, match="what is left says nothing of the posterior"):
+        fitted.intervene(Start({"A": 1.0}))
 
 
 def test_the_end_may_come_as_a_surprise(model) -> None:
@@ -325,12 +335,15 @@ def test_interventions_that_make_no_sense_are_refused(make, words: str) -> None:
         ((Change("gamma", value=-1.0),), "gamma is -1.0; its range"),
         ((Change("gamma", factor=[1.0, 2.0]),), "has shape (2,)"),
         ((Start([0.5, 0.5]),), "shape (2,)"),
+        ((Start(np.eye(3)),), "shape (3, 3); (3,) or (2, 3) is needed"),
+        ((Start({"A": 0.5, "D": 0.5}),), "no state 'D' for Start; the model has A, B, C"),
         ((Start([0.5, 0.5, 0.0]), Start([0.5, 0.5, 0.0])), "more than one Start"),
     ],
 )
-def test_interventions_that_do_not_fit_are_refused(fitted, interventions, words: str) -> None:
+def test_interventions_that_do_not_fit_are_refused(model, interventions, words: str) -> None:
+    """By the plan, and so before a fit that has them in its config."""
     with pytest.raises(InputError) as error:
-        fitted.intervene(*interventions)
+        make_plan(model, interventions)
     assert words in str(error.value)
     assert "\n" not in str(error.value) and str(error.value).endswith((".", ")."))
 
@@ -347,8 +360,55 @@ def test_fits_that_have_no_game_to_change_are_refused(fitted, model) -> None:
         fitted.intervene(Close("B"), initial=[0.5, 0.5])
 
 
+def test_starts_may_name_their_states(model) -> None:
+    for given in ({"C": 0.75, "A": 0.25}, {"2": 0.75, "0": 0.25}, [0.25, 0.0, 0.75]):
+        (start,) = make_plan(model, (Start(given),)).interventions
+        assert start.mu0 == (0.25, 0.0, 0.75)
+        assert start.description == "a start from 0.25 in A, 0 in B, 0.75 in C"
+    assert np.shape(make_plan(model, (Start(np.eye(3)),), 3).interventions[0].mu0) == (3, 3)
+
+
+@pytest.mark.parametrize(("scheme", "control"), [("paper", False), ("exponential", True)])
+def test_what_is_expected_is_the_first_plan_by_the_quadrature_of_what_is_spent(model, scheme: str, control: bool) -> None:
+    """The two differ where the plan is given up, and nowhere else."""
+    nodes = GRID.fine_times
+    plan = make_plan(model, (Close("B", 0.8, 1.4),))
+    eq = solve(GAME, {"gamma": 1.2}, STARTS[0], TimeGrid.from_times(nodes), scheme=scheme, method="anderson", control=control)
+    assert bool(eq.converged)
+    settings = types.SimpleNamespace(scheme=eq.scheme, control=control)
+    kept = module._followed(plan, [(module.Stage(0, 24, (), GAME), eq)], settings, False)
+    assert float(kept["cost"]) == float(kept["expected_cost"])
+    assert "flow" not in kept
+    parts = [(module.Stage(0, 8, (), GAME), eq), (module.Stage(8, 24, (), GAME), eq)]  # what follows is another path
+    given_up = module._followed(plan, parts, settings, True)
+    assert float(given_up["expected_cost"]) == float(kept["cost"])
+    assert abs(float(given_up["cost"]) - float(kept["cost"])) > 0.01 and given_up["flow"].shape == (13, 3, 3)
+
+
+def result(moved):
+    """A result with shares 0.5 of two states, and `moved` (draw, trajectory, time) from the second into the first."""
+    moved = np.asarray(moved, dtype=float)
+    names = ("draw", "trajectory", "time", "state")
+    coords = {"trajectory": [str(r) for r in range(moved.shape[1])], "time": np.arange(moved.shape[2]) / 2, "state": ["A", "B"]}
+    sides = []
+    for shift in (0.0 * moved, moved):
+        costs = xr.DataArray(np.ones(moved.shape[:2]), dims=names[:2])
+        mu = (names, np.stack([0.5 + shift, 0.5 - shift], axis=-1))
+        sides.append(xr.Dataset({"mu": mu, "cost": costs, "expected_cost": costs}, coords=coords))
+    return Intervention((Change("x", factor=2.0),), *sides, {}, (0.0,), 1.0)
+
+
+def test_opposite_moves_do_not_cancel() -> None:
+    """Neither of two trajectories, nor in a draw that most others do not share."""
+    text = " ".join(result([[[0.0, 0.2, 0.0], [0.0, -0.2, 0.0]]] * 3).sentences)
+    assert "At the peak, at time 0.500, it has moved 0.200 (0.200 to 0.200)" in text and "on average over trajectories" in text
+    text = " ".join(result([[[0.0, 0.0, 0.1]], [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]).sentences)
+    assert "It moves nobody" not in text and "At the peak, at time 1.00," in text and "trajectories" not in text
+    assert "It moves nobody." in result(np.zeros((2, 1, 3))).sentences
+
+
 def test_all_draws_lost_is_no_result(fitted) -> None:
-    with pytest.raises(FitError, match="none of 2 draws"):
+    with pytest.raises(FitError, match="a parameter left its range in 2; with 2 of 2 draws lost"):
         fitted.intervene(Change("gamma", add=-50.0), num_draws=2)
 
 

@@ -1,11 +1,13 @@
 """Protects tables [[intervention]]: what they may hold, and that a fit's report and `bayes-mfg intervene` show what they do."""
 
+import types
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
-from bayes_mfg.cli import main
-from bayes_mfg.config.calibration import build_model, load_config, load_scenarios
+from bayes_mfg.cli import _answers, main
+from bayes_mfg.config.calibration import Scenario, build_model, load_config, load_scenarios
 from bayes_mfg.config.files import write_toml
 from bayes_mfg.errors import ConfigError
 from bayes_mfg.inference import Change, Close, Start, load
@@ -51,6 +53,7 @@ kind = "Change"
 parameter = "terminal_slope"
 factor = 2
 announced = false
+draws = 5
 scenario = "closure <1>"
 start = 0.5
 
@@ -72,13 +75,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_tables_become_scenarios(folder: Path) -> None:
     config = load_config("lq.toml", seed=3)
     together, alone = config.interventions["closure <1>"], config.interventions[""]
-    assert together == (Close("1", 0.5, 1.0), Change("terminal_slope", factor=2, start=0.5, announced=False))
-    assert alone == (Start([0.1, 0.1, 0.8]),)
+    assert together == Scenario((Close("1", 0.5, 1.0), Change("terminal_slope", factor=2, start=0.5, announced=False)), 5)
+    assert alone == Scenario((Start([0.1, 0.1, 0.8]),))
     # The text with the seed as used makes the same again.
     Path("again.toml").write_text(config.text, encoding="utf-8")
     assert load_config("again.toml").interventions == config.interventions
     Path("only.toml").write_text(write_toml({"intervention": [{"kind": "Close", "state": "2"}]}), encoding="utf-8")
-    assert load_scenarios("only.toml") == {"": (Close("2"),)}
+    assert load_scenarios("only.toml") == {"": Scenario((Close("2"),))}
+    named = {"kind": "Start", "mu0": {"2": 0.8, "0": 0.2}}
+    Path("only.toml").write_text(write_toml({"intervention": [named]}), encoding="utf-8")
+    assert load_scenarios("only.toml")[""].changes == (Start({"2": 0.8, "0": 0.2}),)
     Path("lq.toml").write_text(CONFIG, encoding="utf-8")
     assert load_config("lq.toml").interventions == {}
 
@@ -94,6 +100,8 @@ def test_tables_become_scenarios(folder: Path) -> None:
         ("end = 1.0", 'end = "late"', '[intervention 1] end = "late"; a number is needed'),
         ("factor = 2", "factor = 2\nadd = 1", "[intervention 2] Change: factor and add given"),
         ("mu0 = [0.1, 0.1, 0.8]", "mu0 = [0.1, 0.8]", "[intervention 3] Start: every row"),
+        ("draws = 5", "draws = 0", "[intervention 2] draws = 0; a number of at least 1 is needed"),
+        ("end = 1.0", "end = 1.0\ndraws = 4", "[intervention 2] draws = 5; another table of the scenario has 4"),
         ('scenario = "closure <1>"\n\n', "scenario = 1\n\n", "[intervention 1] scenario = 1; text is needed"),
         ('\n[[intervention]]\nkind = "Close"', '\n[intervention]\nkind = "Close"', "not valid TOML"),
     ],
@@ -139,7 +147,7 @@ def test_a_fit_shows_what_interventions_do(folder: Path, capsys: pytest.CaptureF
         assert (
             "Closing 1 from 0.5 to 1, announced from the beginning and terminal_slope times 2 from 0.5 on, by surprise." in page
         )
-        assert "A start from 0.1, 0.1, 0.8." in page
+        assert "A start from 0.1 in 0, 0.1 in 1, 0.8 in 2." in page
     kept = load("run/fit.nc").tree["intervention"]
     assert sorted(kept.children) == ["0", "1"]
     assert kept["0"]["share"].sizes == {"side": 3, "quantile": 3, "time": 7, "state": 3}
@@ -147,8 +155,8 @@ def test_a_fit_shows_what_interventions_do(folder: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     assert main(["intervene", "run", "--with", "only.toml", "--out", "what.html"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("A start from 0.1, 0.1, 0.8.") and "page: what.html" in said and "difference" in said
-    assert "A start from 0.1, 0.1, 0.8" in Path("what.html").read_text()
+    assert said.startswith("A start from 0.1 in 0, 0.1 in 1, 0.8 in 2.") and "page: what.html" in said and "difference" in said
+    assert "A start from 0.1 in 0, 0.1 in 1, 0.8 in 2" in Path("what.html").read_text()
     # What is refused leaves nothing.
     for arguments, words in (
         (["intervene", "nowhere"], "there is no config.toml"),
@@ -158,3 +166,23 @@ def test_a_fit_shows_what_interventions_do(folder: Path, capsys: pytest.CaptureF
     ):
         assert main(arguments) == 2
         assert words in capsys.readouterr().err
+
+
+class FakeFit:
+    """A fit that runs out of memory where a state is closed."""
+
+    def __init__(self) -> None:
+        self.tree = {"posterior": xr.Dataset(coords={"chain": [0], "draw": [0, 1, 2]})}
+
+    def intervene(self, *changes, num_draws, flows):
+        if isinstance(changes[0], Close):
+            raise MemoryError("too much")
+        return num_draws, flows
+
+
+def test_a_scenario_without_an_answer_costs_no_report() -> None:
+    asked = {"shut": Scenario((Close("1"),)), "": Scenario((Start([1.0]),)), "few": Scenario((Start([1.0]),), 2)}
+    asked["many"] = Scenario((Start([1.0]),), 9)
+    found, failed = _answers(FakeFit(), types.SimpleNamespace(interventions=asked))
+    assert found == {"": (None, False), "few": (2, False), "many": (3, False)}
+    assert failed == ["intervention shut has no answer (MemoryError: too much)"]

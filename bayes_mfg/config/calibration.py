@@ -16,7 +16,7 @@ from bayes_mfg.equilibrium.schemes import get_scheme
 from bayes_mfg.equilibrium.solve import MAX_STEPS
 from bayes_mfg.errors import ConfigError, DataError, InputError
 from bayes_mfg.games import Game
-from bayes_mfg.inference import Change, Close, Start, ensemble, nuts, paper, point, svi
+from bayes_mfg.inference import Change, Close, Fit, Start, ensemble, nuts, paper, point, svi
 from bayes_mfg.inference.fit import METHODS
 from bayes_mfg.inference.fit import fit as fit_function
 from bayes_mfg.inference.intervene import make_plan
@@ -103,7 +103,7 @@ class Config:
     prior_samples: int
     options: dict[str, Any]
     title: str
-    interventions: dict[str, tuple[AnyIntervention, ...]] = dataclasses.field(default_factory=dict)
+    interventions: "dict[str, Scenario]" = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -215,12 +215,31 @@ def build_model(config: Config) -> Calibration:
         Place(config.file),
         lambda: Calibration(config.game, population, config.paths, config.observation, initial=config.initial, **config.grid),
     )
-    for changes in config.interventions.values():
-        _with_place(top.inside("intervention"), partial(make_plan, model, changes))
+    for scenario in config.interventions.values():
+        _with_place(top.inside("intervention"), partial(make_plan, model, scenario.changes))
     return model
 
 
-def load_scenarios(path: str | os.PathLike[str]) -> dict[str, tuple[AnyIntervention, ...]]:
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """Interventions that act together.
+
+    Attributes
+    ----------
+    changes : the interventions.
+    draws : how many posterior draws to use at most, spread evenly; None for all.
+    """
+
+    changes: tuple[AnyIntervention, ...]
+    draws: int | None = None
+
+    def number(self, fitted: Fit) -> int | None:
+        """How many draws of a fit are used; None for all."""
+        sizes = fitted.tree["posterior"].sizes
+        return None if self.draws is None else min(self.draws, sizes["chain"] * sizes["draw"])
+
+
+def load_scenarios(path: str | os.PathLike[str]) -> dict[str, Scenario]:
     """Interventions of a TOML file that holds tables [[intervention]] and nothing else, by scenario.
 
     Raises
@@ -232,19 +251,25 @@ def load_scenarios(path: str | os.PathLike[str]) -> dict[str, tuple[AnyIntervent
     return scenarios(tables(content, {"intervention": True}, top, several=("intervention",))["intervention"], top)
 
 
-def scenarios(found: list[dict[str, Any]], top: Place) -> dict[str, tuple[AnyIntervention, ...]]:
-    """Interventions of tables [[intervention]]; those with one `scenario` act together.
+def scenarios(found: list[dict[str, Any]], top: Place) -> dict[str, Scenario]:
+    """Interventions of tables [[intervention]]; those with one `scenario` act together, on the `draws` that one of them names.
 
     Raises
     ------
     ConfigError : for an unknown kind or key, and what the intervention itself refuses.
     """
-    together: dict[str, tuple[AnyIntervention, ...]] = {}
+    together: dict[str, Scenario] = {}
     for k, table in enumerate(found, 1):
         place = top.inside(f"intervention {k}")
         name = convert(table.get("scenario", ""), str, place, "scenario")
-        own = {key: value for key, value in table.items() if key != "scenario"}
-        together[name] = (*together.get(name, ()), _kind(own, INTERVENTIONS, place))
+        before = together.get(name, Scenario(()))
+        draws = convert(table.get("draws", before.draws or 1), int, place, "draws")
+        if draws < 1 or ("draws" in table and before.draws not in (None, draws)):
+            other = f"; another table of the scenario has {before.draws}" if draws >= 1 else "; a number of at least 1 is needed"
+            raise ConfigError(f"{place.at('draws')} = {draws}{other}.")
+        own = {key: value for key, value in table.items() if key not in ("scenario", "draws")}
+        changes = (*before.changes, _kind(own, INTERVENTIONS, place))
+        together[name] = Scenario(changes, draws if "draws" in table else before.draws)
     return together
 
 

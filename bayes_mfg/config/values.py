@@ -222,7 +222,8 @@ def _accepted(annotation: Any) -> dict[str, Any]:
         return {"whole": None, "number": None, "text": None, "list": Any, "prior": None}
     # What stands for an array in NumPy and JAX takes complex numbers and truth values too; a config does not.
     if complex in members:
-        return {"number": None, "array": None}
+        table = {"table": dict} if any(typing.get_origin(member) is Mapping for member in members) else {}
+        return {"number": None, "array": None, **table}
     found: dict[str, Any] = {}
     for member in members:
         origin = typing.get_origin(member) or member

@@ -93,7 +93,7 @@ class TimeGrid:
     @property
     def fine_times(self) -> np.ndarray:
         """All solver nodes, `(M + 1,)`; every `substeps`-th is a grid point."""
-        return self.interpolation @ self.times
+        return self.times if self.substeps == 1 else self.interpolation @ self.times
 
     @property
     def interpolation(self) -> np.ndarray:

@@ -130,11 +130,13 @@ def solve(
         raise InputError(f"max_steps is {max_steps!r}; a whole number of at least 1 is needed.")
     start = None
     if guess is not None:
-        interpolation = jnp.asarray(grid.interpolation, problem.mu0.dtype)
         if any(np.shape(part) != (grid.points, game.n_states) for part in guess):
             raise InputError(f"guess must hold two arrays of shape {(grid.points, game.n_states)}.")
-        mu, value = ((interpolation @ jnp.asarray(part, problem.mu0.dtype)).T for part in guess)
-        start = mu, value
+        parts = [jnp.asarray(part, problem.mu0.dtype) for part in guess]
+        if grid.substeps > 1:
+            interpolation = jnp.asarray(grid.interpolation, problem.mu0.dtype)
+            parts = [interpolation @ part for part in parts]
+        start = parts[0].T, parts[1].T
     return _solve(problem, start, method, chosen, tolerance, steps)
 
 

@@ -30,6 +30,7 @@ class Parameter:
     description : one line for tables and reports.
     shape : shape of the value at one time; `()` for a scalar.
     closed : whether finite ends belong to the support; not where the game divides by the parameter.
+    diagonal : whether the diagonal of a matrix enters the game; where it does not, it may hold any number.
     """
 
     name: str
@@ -39,12 +40,15 @@ class Parameter:
     description: str = ""
     shape: tuple[int, ...] = ()
     closed: bool = True
+    diagonal: bool = True
 
     def contains(self, value: Any) -> Any:
-        """Whether values lie in the support, elementwise; False for NaN."""
-        if self.closed:
-            return (value >= self.lower) & (value <= self.upper)
-        return (value > self.lower) & (value < self.upper)
+        """Whether values lie in the support, elementwise; False for NaN, True on a diagonal that does not enter."""
+        above, below = (value >= self.lower, value <= self.upper) if self.closed else (value > self.lower, value < self.upper)
+        inside = above & below
+        if self.diagonal or np.shape(value)[-2:] != self.shape:
+            return inside
+        return inside | np.eye(self.shape[0], dtype=bool)
 
     def check(self, value: Any, where: str) -> None:
         """Refuse numbers outside the support, or not finite; what is being traced or transformed by JAX passes.

@@ -87,7 +87,12 @@ class BikeShare(Game):
         d = len(self.names)
         return (
             Parameter(
-                "base_rate", lower=0.0, unit="1/time", description="rates that cost no effort, from row to column", shape=(d, d)
+                "base_rate",
+                lower=0.0,
+                unit="1/time",
+                description="rates that cost no effort, from row to column",
+                shape=(d, d),
+                diagonal=False,
             ),
         )
 
@@ -99,7 +104,7 @@ class BikeShare(Game):
                 "effort", lower=0.0, closed=False, unit="cost x time", description="weight of deviating from the base rates"
             ),
             Parameter("congestion", lower=0.0, unit="cost", description="cost of riding to a full station, per share there"),
-            Parameter("edge_value", unit="cost", description="worth of a ride from row to column", shape=(d, d)),
+            Parameter("edge_value", unit="cost", description="worth of a ride from row to column", shape=(d, d), diagonal=False),
         )
 
     @property

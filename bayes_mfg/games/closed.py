@@ -1,7 +1,7 @@
 """A game in which a state is closed for a while: nobody may move into it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -14,9 +14,13 @@ from jax.typing import ArrayLike
 from bayes_mfg.errors import InputError
 
 from .base import Game, Parameter
+from .forward_dynamics import ForwardDynamics
 
 PROBES = 3
 """Moments at which a closure is tried before anything is solved."""
+
+PRICES = (1e6, 1e3, 30.0)
+"""What arriving costs more in these trials, the first under which nobody arrives."""
 
 
 class Closed(Game):
@@ -49,7 +53,8 @@ class Closed(Game):
 
     Raises
     ------
-    InputError : when `game` is no game or has no such state, the window is empty, or nobody can be kept from moving into the state.
+    InputError : when `game` is no game or has no such state, the window is empty, nobody can be kept from moving into the state, or trials show that
+        `closed_response` is not the best that is left, or (without `paid`) that `closed_cost` does not leave out what not going there costs.
     """
 
     game: Game
@@ -80,21 +85,26 @@ class Closed(Game):
             self._try()
 
     def _try(self) -> None:
-        """Refuse a closure under which agents still arrive."""
+        """Refuse a closure under which agents still arrive, do not choose the best of what is left, or pay for what is said to be free."""
         rng = np.random.default_rng(0)
-        d, place = self.game.n_states, self.game.state_names.index(self.state)
-        closed = jnp.arange(d) == place
+        # Agents of the forward dynamics see no value: what they do is asked of the game inside.
+        game = self.game.game if isinstance(self.game, ForwardDynamics) else self.game
+        d, place = game.n_states, game.state_names.index(self.state)
         with jax.ensure_compile_time_eval():
-            for _ in range(PROBES):
-                params = {p.name: jnp.asarray(_inside(p, rng)) for p in self.game.required}
-                mu, value = jnp.asarray(rng.dirichlet(np.ones(d))), jnp.asarray(rng.normal(size=d))
-                control = self.game.closed_response(0.0, value, mu, params, closed.astype(mu.dtype))
-                rates = np.asarray(self.game.rates(0.0, control, mu, params))
+            for k in range(PROBES):
+                params = {p.name: jnp.asarray(_inside(p, rng)) for p in game.required}
+                mu, value = jnp.asarray(rng.dirichlet(np.ones(d))), jnp.asarray(rng.normal(0.0, 1.0 + k, d))
+                closed = (jnp.arange(d) == place).astype(mu.dtype)
+                control = game.closed_response(0.0, value, mu, params, closed)
+                rates = np.asarray(game.rates(0.0, control, mu, params))
                 if np.any(rates[:, place] != 0):
-                    origin = self.game.state_names[int(np.flatnonzero(rates[:, place])[0])]
+                    origin = game.state_names[int(np.flatnonzero(rates[:, place])[0])]
                     raise InputError(
-                        f"Closed: {self.state!r} of {type(self.game).__name__} cannot be closed; agents move there from {origin!r} all the same."
+                        f"Closed: {self.state!r} of {type(game).__name__} cannot be closed; agents move there from {origin!r} all the same."
                     )
+                _check_response(game, place, value, mu, params, rates)
+                if not self.paid and np.shape(control) == (d, d):
+                    _check_cost(self.game, place, control, mu, params, closed)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -148,3 +158,41 @@ def _inside(parameter: Parameter, rng: np.random.Generator) -> np.ndarray:
     if math.isfinite(low) and math.isfinite(high):
         return low + (high - low) * share
     return low + 2.0 * share if math.isfinite(low) else high - 2.0 * share if math.isfinite(high) else 2.0 * share - 1.0
+
+
+def _check_response(game: Game, place: int, value: Array, mu: Array, params: Mapping[str, Array], rates: np.ndarray) -> None:
+    """Refuse a closed response that is not the best among controls that bring nobody in.
+
+    The best of them is the best response where arriving costs more than anything: the Hamiltonian knows the value only as what rates are multiplied
+    by. Where a price keeps nobody out, nothing can be compared.
+    """
+    others = np.arange(len(rates)) != place
+    for price in PRICES:
+        dear = value.at[place].add(price)
+        best = np.asarray(game.rates(0.0, game.best_response(0.0, dear, mu, params), mu, params))[others]
+        if not np.all(np.isfinite(best)) or np.any(np.abs(best[:, place]) > 1e-9):
+            continue
+        if not np.allclose(rates[others], best, rtol=1e-3, atol=1e-4 * max(1.0, float(np.abs(best).max()))):
+            raise InputError(
+                f"Closed: the closed_response of {type(game).__name__} is not the best that agents can do when {game.state_names[place]!r} is "
+                "closed; the default serves only costs that are a sum over destinations, others have to say it themselves."
+            )
+        return
+
+
+def _check_cost(game: Game, place: int, control: Array, mu: Array, params: Mapping[str, Array], closed: Array) -> None:
+    """Refuse costs that go on where nothing is to be paid for not going to a closed state."""
+    into = jnp.zeros_like(control).at[:, place].set(1.0).at[place, place].set(0.0)
+
+    def slope(cost: Callable[[Array], Array]) -> np.ndarray:
+        return np.asarray(jax.jvp(cost, (control,), (into,))[1])
+
+    whole = slope(lambda c: game.running_cost(0.0, c, mu, params))
+    left = slope(lambda c: game.closed_cost(0.0, c, mu, params, closed))
+    slack = 1e-5 * (1.0 + np.abs(whole))
+    # What falls with the rate would have been cheaper; of what is left out, no part may stay.
+    if np.any(left < -slack) or np.any((np.abs(left - whole) > slack) & (np.abs(left) > slack)):
+        raise InputError(
+            f"Closed: agents of {type(game).__name__} go on paying for not moving to {game.state_names[place]!r}; its closed_cost has to leave out "
+            "exactly these terms, or paid has to be True."
+        )
