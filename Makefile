@@ -12,7 +12,7 @@ STAMP := $(VENV)/.bayes-mfg-installed
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint ruff mypy format dist clean
+.PHONY: help install demo test test-ci test-all lint ruff mypy format dist clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)$$/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-10s %s\n' "$$name" "$$text"; done
@@ -35,7 +35,10 @@ demo: $(STAMP) ## fit the SIR game to the 1978 school outbreak: summary, fit and
 test: lint ## ruff, mypy and the quick tests
 	$(PYTEST) -m "not slow"
 
-test-all: lint ## ruff, mypy and all tests, the slow statistical ones included; what CI runs
+test-ci: lint ## ruff, mypy and all tests but those marked long; what CI runs
+	$(PYTEST) -m "not long"
+
+test-all: lint ## ruff, mypy and all tests, the slow and the long statistical ones included
 	$(PYTEST)
 
 lint: ruff mypy ## ruff (lint and format) and mypy, changing nothing

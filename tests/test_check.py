@@ -248,6 +248,7 @@ def test_threads_give_what_one_after_the_other_gives(model, right):
     pd.testing.assert_frame_equal(found.ranks, right.ranks.iloc[:10])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_threads_take_turns_where_everything_is_compiled_anew():
     """NumPyro's handlers belong to the process: two threads that trace at a time would mix them up."""

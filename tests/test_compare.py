@@ -193,6 +193,7 @@ def strategic(calibrated):
     return {name: fit(model, seed=0, **SETTINGS) for name, model in calibrated.items()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_game_that_made_the_data_is_preferred(strategic):
     table = compare(strategic)

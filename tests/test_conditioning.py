@@ -244,6 +244,7 @@ def test_what_uniqueness_refuses(fitted):
         uniqueness(other)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_posterior_near_a_fold_says_so(exceeding):
     """A price of 6.05 is just below the one, about 6.1, at which exceeding the cap is no equilibrium any more; the search finds the others."""

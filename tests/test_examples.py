@@ -6,6 +6,7 @@ import pytest
 from bayes_mfg.examples import announced_closure
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_announced_closure(tmp_path) -> None:
     """The game anticipates, a surprise and the forward dynamics do not; and everybody reacts."""

@@ -95,6 +95,7 @@ def settings_of(result):
     return json.loads(result.tree.attrs["inference"])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_flow_has_the_tails_that_a_normal_lacks(model):
     """Pareto k; seed 0, and no other was tried. In the bulk this posterior is nearly normal, and quantiles of both guides are alike.

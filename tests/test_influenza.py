@@ -64,6 +64,7 @@ def simulated():
     return model, seasons, location, scatter
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_learning_finds_how_simulated_seasons_scatter(simulated):
     """Means within four of their standard errors; sds of what seasons determine within 40 % (an estimate from 100 has an sd of 7 %, and more for

@@ -497,6 +497,7 @@ def test_new_trajectories_of_separate_paths_come_from_the_prior():
 # The linear-quadratic game, from data to posterior.
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_game_s_pooled_parameter_is_recovered():
     """Two data sets of the calibration study's own prior; `python -m benchmarks.calibration pooled` has 200. Five posterior sds are far in a tail."""

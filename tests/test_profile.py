@@ -415,6 +415,7 @@ def test_pooled_constants_are_told_apart_by_trajectory():
     assert _kept(calibration(data, gamma=bm.paths.Pooled(bm.paths.Constant())), "paths") == ("gamma",)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_sets_cover_at_their_level():
     """Gamma, with the noise unknown, over 200 data sets; a right procedure fails one of the two bounds with a probability of 1 %.

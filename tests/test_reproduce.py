@@ -130,6 +130,7 @@ def test_the_command_refuses_a_bad_place_for_rows(tmp_path: Path, capsys: pytest
     assert "only older results are replaced" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_the_live_game_is_recovered_by_way_of_softer_games() -> None:
     """From the prior median alone the search ends far from there."""
