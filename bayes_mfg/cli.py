@@ -234,7 +234,6 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
     """Fit a config's model and leave a folder: config.toml, fit.nc, report.html, run.log; with checkpoint/, too, where the fit was interrupted."""
     from bayes_mfg.config.calibration import build_model
     from bayes_mfg.inference import FitError, fit
-    from bayes_mfg.inference.intervention_page import keep
 
     failure: FitError | None = None
     unanswered: list[str] = []
@@ -279,15 +278,11 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
             summary = "\n".join([*_summary(result), f"fitted in {seconds:.0f} s"])
             log.info("summary:\n%s", summary)
             result.report(work / "report.html")
-            answers, unanswered = _answers(result, config)
-            if answers:
-                keep(result.tree, answers)
-                result.save(work / "fit.nc")
-                result.report(work / "report.html")
         except Exception as error:
             log.exception("no report")
             trouble = f"The fit is saved in {folder}, but summary and report could not be made ({type(error).__name__}: {error})."
             summary, failure = "", FitError(trouble)
+        unanswered = _answer(result, config, work)
         log.info("finished")
     if not result.interrupted:
         # After the run has its name: a kill before leaves what the same draws come from, and one in between leaves both.
@@ -303,8 +298,24 @@ def _run(config: "Config", options: argparse.Namespace, words: str) -> None:
         raise KeyboardInterrupt(f"this is the fit of the draws so far; the same command with {again(folder)} goes on.")
 
 
+def _answer(result: "Fit", config: "Config", work: Path) -> list[str]:
+    """Add what the config's scenarios do to fit and report; why some could not be added. The report of a finished fit does not hang on them."""
+    from bayes_mfg.inference.intervention_page import keep
+
+    found, failed = _answers(result, config)
+    if found:
+        try:
+            keep(result.tree, found)
+            result.save(work / "fit.nc")
+            result.report(work / "report.html")
+        except Exception as error:
+            log.exception("interventions were not added")
+            failed.append(f"the interventions could not be added to fit and report ({type(error).__name__}: {error})")
+    return failed
+
+
 def _answers(result: "Fit", config: "Config") -> tuple[dict[str, "Intervention"], list[str]]:
-    """What the config's scenarios do, each by itself, and why some have no answer: the report of a finished fit does not hang on them."""
+    """What the config's scenarios do, each by itself, and why some have no answer."""
     found: dict[str, Intervention] = {}
     failed: list[str] = []
     for name, scenario in config.interventions.items():

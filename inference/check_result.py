@@ -12,7 +12,7 @@ import pandas as pd
 
 from bayes_mfg.errors import InputError
 
-from .files import replacing
+from .files import write_whole
 from .uniformity import covered, p_value
 
 RANKED = "ranked"
@@ -121,7 +121,7 @@ class Check:
         """
         from .check_page import page
 
-        return _written(path, page(self))
+        return write_whole(path, page(self))
 
     def plot(self, path: str | os.PathLike[str], names: Sequence[str] | None = None, kind: str = "ecdf") -> Path:
         """Write ECDF-difference or rank plots of quantities as one SVG picture.
@@ -138,7 +138,7 @@ class Check:
         """
         from .check_page import picture
 
-        return _written(path, picture(self, names, kind))
+        return write_whole(path, picture(self, names, kind))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write everything as one JSON file, whole or not at all."""
@@ -147,7 +147,7 @@ class Check:
             name: {"index": list(frame.index), "columns": list(frame.columns), "data": frame.to_numpy().tolist()}
             for name, frame in ((name, plain[name]) for name in FRAMES)
         }
-        return _written(path, json.dumps({**plain, **frames}))
+        return write_whole(path, json.dumps({**plain, **frames}))
 
 
 def load_check(path: str | os.PathLike[str]) -> Check:
@@ -184,10 +184,3 @@ def _how(row: pd.Series) -> str:
             f"posterior means are {'above' if row['bias'] > 0 else 'below'} the truth by {abs(row['bias']):.2f} sds on average"
         )
     return ", ".join(said)
-
-
-def _written(path: str | os.PathLike[str], text: str) -> Path:
-    target = Path(path)
-    with replacing(target) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
-    return target

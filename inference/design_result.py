@@ -17,7 +17,7 @@ from .assemble import derived
 from .coordinates import coordinates
 from .design_candidates import Observe
 from .design_plan import Plan, with_data
-from .files import replacing
+from .files import write_whole
 from .report_page import plural
 
 CAVEAT = "Observations are independent in the model; where the same agents are counted again and again they tell less, of every design."
@@ -265,10 +265,7 @@ class Design:
         """
         from .design_page import picture
 
-        target = Path(path)
-        with replacing(target) as part:
-            part.write_text(picture(self), encoding="utf-8", newline="\n")
-        return target
+        return write_whole(path, picture(self))
 
     def __repr__(self) -> str:
         return f"Design({len(self.picked)} of {self.offered} candidates by {self.criterion}; {_listed(self.chosen)})"

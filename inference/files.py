@@ -67,3 +67,16 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text to a file, whole or not at all; what was there is replaced.
+
+    Raises
+    ------
+    InputError : when the folder does not exist.
+    """
+    target = Path(path)
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+    return target

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .files import replacing
+from .files import write_whole
 
 SMALL, MOST_TOLD = 0.1, 8
 """Change of an unknown, in prior sds, up to which a direction is not told by itself; and how many are, at most, besides invariances."""
@@ -176,7 +176,7 @@ class Identifiability:
         """
         from .identifiability_page import picture
 
-        return _written(path, picture(self))
+        return write_whole(path, picture(self))
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write sentences, figures and tables as one self-contained HTML page.
@@ -187,7 +187,7 @@ class Identifiability:
         """
         from .identifiability_page import page
 
-        return _written(path, page(self))
+        return write_whole(path, page(self))
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name}: {v.verdict}" for name, v in self.verdicts.items())
@@ -198,10 +198,3 @@ def _finite(values: np.ndarray) -> np.ndarray:
     """What there is; one NaN where there is nothing."""
     some = values[~np.isnan(values)]
     return some if some.size else np.full(1, np.nan)
-
-
-def _written(path: str | os.PathLike[str], text: str) -> Path:
-    target = Path(path)
-    with replacing(target) as part:
-        part.write_text(text, encoding="utf-8", newline="\n")
-    return target

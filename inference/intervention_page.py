@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayes_mfg.errors import InputError
 
-from .files import replacing
+from .files import write_whole
 from .intervention_result import BAND, Intervention
 from .report_page import charts, document, escape, figure, legend, number, paragraph, table
 from .report_svg import HEIGHT, WIDTH, Band, Floats, Layer, Line, chart, mosaic, view
@@ -204,10 +204,7 @@ def write_page(results: Mapping[str, Intervention], path: str | os.PathLike[str]
         (f"scenario-{k}", name or found.description, section(stored(found, name)))
         for k, (name, found) in enumerate(results.items())
     ]
-    drawn, target = document("Interventions", "bayes-mfg intervene", parts), Path(path)
-    with replacing(target) as part:
-        part.write_text(drawn, encoding="utf-8", newline="\n")
-    return target
+    return write_whole(path, document("Interventions", "bayes-mfg intervene", parts))
 
 
 def sections(tree: xr.DataTree) -> str:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from bayes_mfg.errors import InputError
 
-from .files import replacing
+from .files import write_whole
 from .interventions import AnyIntervention, Change, Close
 from .report_page import number, plural
 
@@ -212,11 +212,7 @@ class Intervention:
         """
         from .intervention_page import picture
 
-        drawn = picture({name or self.description: self, **(beside or {})}, trajectory)
-        target = Path(path)
-        with replacing(target) as part:
-            part.write_text(drawn, encoding="utf-8", newline="\n")
-        return target
+        return write_whole(path, picture({name or self.description: self, **(beside or {})}, trajectory))
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write an HTML page: sentences, table and figures.

@@ -17,6 +17,7 @@ from bayes_mfg.models import ForwardModel, describe
 from .assemble import finite
 from .coordinates import coordinates
 from .errors import FitError
+from .files import write_whole
 from .many import Many, Normal, Posteriors
 from .options import whole
 from .progress import bar
@@ -95,14 +96,16 @@ class LearnedPrior:
                 raise InputError(f"{where}: the prior was learned for another model; their {name} differ.")
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON; the file appears whole or not at all."""
+        """Write it as JSON; the file appears whole or not at all.
+
+        Raises
+        ------
+        InputError : when the folder does not exist.
+        """
         words = {
             name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in dataclasses.asdict(self).items()
         }
-        target = Path(path)
-        partial = target.with_name(target.name + ".part")
-        partial.write_text(json.dumps(words), encoding="utf-8")
-        partial.replace(target)
+        write_whole(path, json.dumps(words))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

@@ -10,7 +10,7 @@ from scipy.stats import chi2
 
 from bayes_mfg.errors import InputError
 
-from .files import replacing
+from .files import write_whole
 from .identifiability_words import listing, number
 from .point import NEAR
 from .report_svg import Layer, Line, Points, chart, mosaic, view
@@ -145,10 +145,7 @@ class Profile:
         ------
         InputError : when the folder does not exist.
         """
-        target = Path(path)
-        with replacing(target) as part:
-            part.write_text(mosaic([(self.quantity, self.drawn)]), encoding="utf-8", newline="\n")
-        return target
+        return write_whole(path, mosaic([(self.quantity, self.drawn)]))
 
     @property
     def drawn(self) -> str:

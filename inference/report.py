@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from . import intervention_page, report_charts, report_findings, report_tables
-from .files import replacing
+from .files import write_whole
 from .report_page import document
 from .report_stats import convergence, group
 
@@ -84,8 +84,4 @@ def write_report(tree: xr.DataTree, path: str | os.PathLike[str], also: Sequence
     InputError : the folder does not exist, or something in `also` has no sentences.
     OSError : it cannot be written to; a page that was there stays as it was.
     """
-    target = Path(path)
-    page = render(tree, also)
-    with replacing(target) as part:
-        part.write_text(page, encoding="utf-8", newline="\n")
-    return target
+    return write_whole(path, render(tree, also))

@@ -17,7 +17,7 @@ from bayes_mfg.models import ForwardModel, describe
 
 from .assemble import derived, finite, observed
 from .coordinates import coordinates
-from .files import replacing
+from .files import replacing, write_whole
 from .report_stats import lost_to_solves
 
 if TYPE_CHECKING:
@@ -155,11 +155,7 @@ class Fit:
         """
         from .report_charts import picture
 
-        drawn = picture(self.tree, what)
-        target = pathlib.Path(path)
-        with replacing(target) as part:
-            part.write_text(drawn, encoding="utf-8", newline="\n")
-        return target
+        return write_whole(path, picture(self.tree, what))
 
     def predict(self, times: Any = None, **options: Any) -> xr.Dataset:
         """Populations, values and replicated observations at given times; see `bayes_mfg.inference.predict`."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bayes_mfg.errors import InputError
 
-from .files import replacing
+from .files import write_whole
 from .report_svg import Band, Layer, Line, Points, chart, mosaic
 
 MOST_LINES = 8
@@ -94,10 +94,7 @@ class Study:
         drawn = [figure for name in (scores or self.scores) if (figure := _figure(self, along, name)) is not None]
         if not drawn:
             raise InputError("Study: no replicate was scored; there is nothing to draw.")
-        target = Path(path)
-        with replacing(target) as part:
-            part.write_text(mosaic(drawn), encoding="utf-8", newline="\n")
-        return target
+        return write_whole(path, mosaic(drawn))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the rows as CSV, with what was studied beside them as `.json`.
@@ -106,11 +103,8 @@ class Study:
         ------
         InputError : when the folder does not exist.
         """
-        target = Path(path)
-        with replacing(target) as part:
-            part.write_text(self.rows.to_csv(index=False, lineterminator="\n"), encoding="utf-8", newline="\n")
-        with replacing(target.with_suffix(".json")) as part:
-            part.write_text(json.dumps(self.about, indent=1, default=str) + "\n", encoding="utf-8", newline="\n")
+        target = write_whole(path, self.rows.to_csv(index=False, lineterminator="\n"))
+        write_whole(target.with_suffix(".json"), json.dumps(self.about, indent=1, default=str) + "\n")
         return target
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayes_mfg.examples import announced_closure
+from bayes_mfg.examples import announced_closure, own_game, school_outbreak
 
 
 @pytest.mark.long
@@ -23,3 +23,23 @@ def test_the_announced_closure(tmp_path) -> None:
     first, *others = results
     path = results[first].plot(tmp_path / "figure.svg", beside={name: results[name] for name in others}, name=first)
     assert path.read_text().count("line s2") >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fitted", "options", "unknowns"),
+    [
+        (own_game.fitted, {"count": 100, "draws": 40}, {"habit", "crowding"}),
+        pytest.param(
+            school_outbreak.fitted,
+            {"num_warmup": 100, "num_samples": 20},
+            {"beta", "recovery", "contact_cost"},
+            marks=pytest.mark.long,
+        ),
+    ],
+)
+def test_scripts_end_with_a_figure(fitted, options, unknowns, tmp_path) -> None:
+    result = fitted(**options)
+    assert unknowns <= set(result.tree["posterior"].data_vars)
+    drawn = result.plot(tmp_path / "figure.svg").read_text()
+    assert all(name in drawn for name in unknowns)

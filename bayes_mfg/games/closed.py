@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 
+from .around import Around
 from .base import Game, Parameter
 from .forward_dynamics import ForwardDynamics
 
@@ -23,7 +24,7 @@ PRICES = (1e6, 1e3, 30.0)
 """What arriving costs more in these trials, the first under which nobody arrives."""
 
 
-class Closed(Game):
+class Closed(Around):
     """Any game, with one state closed to arrivals from `start` until just before `end`.
 
     While it is closed, no agent may choose a control that moves it there. Who is inside may stay, at the state's usual costs, and may leave, but
@@ -57,7 +58,7 @@ class Closed(Game):
         `closed_response` is not the best that is left, or (without `paid`) that `closed_cost` does not leave out what not going there costs.
     """
 
-    game: Game
+    # Invariances are not the inner game's: a window breaks some.
     state: str = eqx.field(static=True)
     start: ArrayLike = -math.inf
     end: ArrayLike = math.inf
@@ -105,26 +106,6 @@ class Closed(Game):
                 _check_response(game, place, value, mu, params, rates)
                 if not self.paid and np.shape(control) == (d, d):
                     _check_cost(self.game, place, control, mu, params, closed)
-
-    @property
-    def state_names(self) -> tuple[str, ...]:
-        return self.game.state_names
-
-    @property
-    def required(self) -> tuple[Parameter, ...]:
-        return self.game.required
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        # `optional` stays empty: the constants are the inner game's, which has checked them. So do the invariances: a window breaks some.
-        return self.game.parameters
-
-    def constant(self, params: Mapping[str, Array], name: str) -> Array:
-        return self.game.constant(params, name)
-
-    @property
-    def costs(self) -> tuple[str, ...]:
-        return self.game.costs
 
     def _shut(self, t: ArrayLike, mu: Array) -> Array:
         """1 for the state while it is closed, `(d,)`."""

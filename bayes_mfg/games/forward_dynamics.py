@@ -9,11 +9,12 @@ from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 
-from .base import Game, Parameter
+from .around import Around
+from .base import Game
 from .invariances import Invariance
 
 
-class ForwardDynamics(Game):
+class ForwardDynamics(Around):
     """Any game, played by agents who see no difference between states: the baseline that a game has to beat.
 
     Rates are those of the best response to a flat value; all costs are zero, so that the value stays zero and the population follows from `mu0`
@@ -35,35 +36,13 @@ class ForwardDynamics(Game):
     InputError : when `game` is no game.
     """
 
-    game: Game
-
     def __check_init__(self) -> None:
         if not isinstance(self.game, Game):
             raise InputError(f"ForwardDynamics: game is {self.game!r}; a Game is needed.")
 
     @property
-    def state_names(self) -> tuple[str, ...]:
-        return self.game.state_names
-
-    @property
-    def required(self) -> tuple[Parameter, ...]:
-        return self.game.required
-
-    @property
-    def parameters(self) -> dict[str, Parameter]:
-        # `optional` stays empty: the constants are the inner game's, which has checked them.
-        return self.game.parameters
-
-    def constant(self, params: Mapping[str, Array], name: str) -> Array:
-        return self.game.constant(params, name)
-
-    @property
     def invariances(self) -> tuple[Invariance, ...]:
         return self.game.invariances_of_flow
-
-    @property
-    def costs(self) -> tuple[str, ...]:
-        return self.game.costs
 
     def best_response(self, t: ArrayLike, value: Array, mu: Array, params: Mapping[str, Array]) -> Any:
         return self.game.best_response(t, jnp.zeros_like(value), mu, params)
