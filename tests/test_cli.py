@@ -455,7 +455,7 @@ def test_draws_too_few_to_judge_and_unprintable_titles_are_refused(folder: Path,
 def test_only_old_programs_leave_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import jax
 
-    from bayes_mfg.cli import CACHE_DAYS, _set_up_jax
+    from bayes_mfg.commands.jax_settings import CACHE_DAYS, set_up_jax
 
     files = {name: tmp_path / name for name in ("thesis.tex", "jit_old-1-cache", "jit_new-2-cache", "my-cache")}
     for name, file in files.items():
@@ -467,7 +467,7 @@ def test_only_old_programs_leave_the_cache(tmp_path: Path, monkeypatch: pytest.M
     kept = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        _set_up_jax()
+        set_up_jax()
     finally:
         jax.config.update("jax_compilation_cache_dir", kept)
     assert {file.name for file in tmp_path.iterdir()} == {"thesis.tex", "jit_new-2-cache", "my-cache"}

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from bayes_mfg.cli import _answers, main
+from bayes_mfg.cli import main
+from bayes_mfg.commands.beside import answers
 from bayes_mfg.config.calibration import Scenario, build_model, load_config, load_scenarios
 from bayes_mfg.config.files import write_toml
 from bayes_mfg.errors import ConfigError
@@ -183,6 +184,6 @@ class FakeFit:
 def test_a_scenario_without_an_answer_costs_no_report() -> None:
     asked = {"shut": Scenario((Close("1"),)), "": Scenario((Start([1.0]),)), "few": Scenario((Start([1.0]),), 2)}
     asked["many"] = Scenario((Start([1.0]),), 9)
-    found, failed = _answers(FakeFit(), types.SimpleNamespace(interventions=asked))
+    found, failed = answers(FakeFit(), types.SimpleNamespace(interventions=asked))
     assert found == {"": (None, False), "few": (2, False), "many": (3, False)}
     assert failed == ["intervention shut has no answer (MemoryError: too much)"]

@@ -127,7 +127,7 @@ def test_the_command_refuses_a_bad_place_for_rows(tmp_path: Path, capsys: pytest
     assert main(["reproduce", "lq", "--json", str(keep)]) == 2
     assert main(["reproduce", "lq", "--json", str(tmp_path / "no" / "rows.json")]) == 2
     assert keep.read_text() == "precious"
-    assert "only older results are replaced" in capsys.readouterr().err
+    assert "only an older file of rows (.json) is replaced" in capsys.readouterr().err
 
 
 @pytest.mark.long
