@@ -19,6 +19,9 @@ from .identifiability_words import listing, number
 from .linearised import blocks, without_population
 from .profile_target import Expansions
 
+ALONG = (0.25, 0.5, 0.75)
+"""Where on the horizon a path is profiled, if nobody says when: not at its ends, where data seldom tell anything."""
+
 type Function = Callable[[Mapping[str, Array]], Array]
 
 
@@ -153,6 +156,30 @@ def without_population_names(model: ForwardModel) -> list[str]:
     return list(jax.eval_shape(told, jnp.zeros(space.size)))
 
 
+def usual_quantities(model: ForwardModel) -> list[Value]:
+    """What is profiled if nobody says what: every number among the unknowns, then every path at `ALONG` of the horizon.
+
+    What profiles cannot hold is left out: unknown initial shares, and paths that depend on a population.
+    """
+    times, parts = np.asarray(model.grid.times), blocks(model)
+    moments = [float(times[0] + part * (times[-1] - times[0])) for part in ALONG]
+    out = []
+    for name in without_population_names(model):
+        if name == "mu0" or name not in parts:
+            continue
+        path = model.bound.get(name)
+        shape = coordinates(model).shapes[name] if path is None else path.parameter.shape
+        own = model.population.trajectories if isinstance(path, PooledPath) else [None]
+        when = moments if _along(path) else [None]
+        out += [Value(name, t, entry, who) for t in when for who in own for entry in np.ndindex(*shape)]
+    return sorted(out, key=lambda value: value.time is not None)
+
+
+def _along(path: Any) -> bool:
+    """Whether values of an unknown vary in time."""
+    return path is not None and not (path.is_constant or (isinstance(path, PooledPath) and path.inner.is_constant))
+
+
 def _picked(model: ForwardModel, asked: Value) -> tuple[Function, float, float]:
     """The function that picks a value, and the ends of what the value can be."""
     name, where = asked.name, f"profile: {asked.name!r}"
@@ -178,10 +205,9 @@ def _picked(model: ForwardModel, asked: Value) -> tuple[Function, float, float]:
         raise InputError(f"{where}: trajectory is {asked.trajectory!r}; {needed} is needed.")
     varies = path is not None and not (path.is_constant and not own)
     times = np.asarray(model.grid.times)
-    constant = path is not None and (path.is_constant or (isinstance(path, PooledPath) and path.inner.is_constant))
-    if varies and asked.time is None and not constant:
+    if asked.time is None and _along(path):
         raise InputError(f"{where} varies in time; give the time, from {times[0]:g} to {times[-1]:g}.")
-    if asked.time is not None and (path is None or constant):
+    if asked.time is not None and not _along(path):
         raise InputError(f"{where} does not vary in time; time is {asked.time!r}.")
     time = float(times[0]) if asked.time is None else asked.time
     if not (isinstance(time, int | float | np.number) and times[0] <= time <= times[-1]):

@@ -23,7 +23,7 @@ def render(tree: xr.DataTree, also: Sequence[Any] = ()) -> str:
     Parameters
     ----------
     tree : a fit's tree (`Fit.tree`, or the same read back from a file).
-    also : results on the same fit, see `report_findings`.
+    also : results on the same fit, see `report_findings`; warnings about the posterior's equilibria stand in the summary, too.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def render(tree: xr.DataTree, also: Sequence[Any] = ()) -> str:
     changed = intervention_page.sections(tree)
     interventions = (("interventions", "Interventions", changed),) if changed else ()
     sections = (
-        ("summary", "Summary", report_tables.summary(tree, rows)),
+        ("summary", "Summary", report_tables.summary(tree, rows, report_findings.warned(also))),
         ("parameters", "Parameters", report_charts.parameters(tree)),
         (
             "learning",

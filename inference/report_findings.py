@@ -13,6 +13,7 @@ from bayes_mfg.errors import InputError
 from .report_page import charts, escape, figure, number, paragraph, table
 
 TITLES = {
+    "Contraction": "What the data say about each parameter",
     "Identifiability": "What the data can tell, by linearisation",
     "LinearWidths": "Linearised widths against the draws",
     "Profile": "Profile likelihood",
@@ -49,6 +50,27 @@ def _from_tree(tree: xr.DataTree) -> list[str]:
             return []
 
 
+def told(found: Any) -> tuple[str, list[str], list[str]]:
+    """The title of a result, its sentences, and, apart from these, its warnings.
+
+    Raises
+    ------
+    InputError : for something that has no sentences.
+    """
+    said = getattr(found, "sentences", None) or ([found.sentence] if hasattr(found, "sentence") else None)
+    if said is None or not hasattr(found, "table"):
+        raise InputError(f"report: also holds {found!r}; results with sentences, such as that of uniqueness, are needed.")
+    kind = type(found).__name__
+    title = TITLES.get(kind, kind) + (f": {found.quantity}" if kind == "Profile" else "")
+    warned = list(getattr(found, "warnings", ()))
+    return title, [sentence for sentence in said if sentence not in warned], warned
+
+
+def warned(also: Sequence[Any]) -> list[str]:
+    """What a reader must know of the posterior itself, and not of one result only: where its equilibria may vanish, or are not the only ones."""
+    return [sentence for found in also if type(found).__name__ == "Uniqueness" for sentence in found.warnings]
+
+
 def sections(also: Sequence[Any]) -> list[tuple[str, str, str]]:
     """A section for every result: identifier, title and markup.
 
@@ -58,14 +80,11 @@ def sections(also: Sequence[Any]) -> list[tuple[str, str, str]]:
     """
     out = []
     for k, found in enumerate(also):
-        said = getattr(found, "sentences", None) or ([found.sentence, *found.warnings] if hasattr(found, "sentence") else None)
-        if said is None or not hasattr(found, "table"):
-            raise InputError(f"report: also holds {found!r}; results with sentences, such as that of uniqueness, are needed.")
-        kind = type(found).__name__
-        if kind == "Contraction":
+        title, said, heard = told(found)
+        if type(found).__name__ == "Contraction":
             continue  # told with the parameters
-        title = TITLES.get(kind, kind) + (f": {found.quantity}" if kind == "Profile" else "")
-        body = "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in said) + "</ul>" + _table(found.table(), title)
+        body = "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in [*said, *heard]) + "</ul>"
+        body += _table(found.table(), title)
         if hasattr(found, "drawn"):
             body += charts([figure(found.drawn, title)])
         out.append((f"finding{k}", title, body))

@@ -62,8 +62,8 @@ def _total(tree: xr.DataTree, name: str) -> int | None:
     return int(np.nansum(np.asarray(stats[name].values, float))) if name in stats else None
 
 
-def summary(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
-    """What was fitted to what, how, and whether it converged."""
+def summary(tree: xr.DataTree, rows: Sequence[Convergence], found: Sequence[str] = ()) -> str:
+    """What was fitted to what, how, and whether it converged; with the fit's warnings, and those that were `found` since."""
     head, problems = _figures(tree, rows)
     parts = [paragraph(_story(tree))]
     if not group(tree, "posterior").data_vars:
@@ -89,7 +89,7 @@ def summary(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
         parts.append(
             paragraph("Look at the following before relying on this fit.", "verdict bad") + f'<ul class="prose">{items}</ul>'
         )
-    heard = [str(w) for w in decode(tree.attrs, "warnings", list)]
+    heard = [*(str(w) for w in decode(tree.attrs, "warnings", list)), *found]
     if heard:
         items = "".join(f"<li>{escape(w)}</li>" for w in heard)
         parts.append(f'<div class="warnings" role="note"><strong>Warnings</strong><ul>{items}</ul></div>')

@@ -160,7 +160,7 @@ def test_a_fit_shows_what_interventions_do(folder: Path, capsys: pytest.CaptureF
     assert "A start from 0.1 in 0, 0.1 in 1, 0.8 in 2" in Path("what.html").read_text()
     # What is refused leaves nothing.
     for arguments, words in (
-        (["intervene", "nowhere"], "there is no config.toml"),
+        (["intervene", "nowhere"], "nowhere: there is no saved fit"),
         (["intervene", "run", "--with", "data.csv"], "data.csv: not valid TOML"),
         (["intervene", "run", "--with", "only.toml", "--draws", "5"], "num_draws is 5"),
         (["intervene", "run", "--out", "nowhere/x.html"], "does not exist"),

@@ -21,7 +21,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, Profile, Value, profile, profiles
 from bayes_mfg.inference.coordinates import coordinates, potential
 from bayes_mfg.inference.profile import _Job, _kept
-from bayes_mfg.inference.profile_quantity import quantity
+from bayes_mfg.inference.profile_quantity import quantity, usual_quantities
 from bayes_mfg.inference.profile_scan import Held, _Walk, unsettled
 from bayes_mfg.inference.profile_target import Surface, Target
 
@@ -413,6 +413,27 @@ def test_pooled_constants_are_told_apart_by_trajectory():
     with pytest.raises(InputError, match="trajectory is None; one of 1 and 2 is needed"):
         profile(apart, "gamma")
     assert _kept(calibration(data, gamma=bm.paths.Pooled(bm.paths.Constant())), "paths") == ("gamma",)
+
+
+def test_usual_quantities_are_numbers_and_then_paths_along_the_horizon(game, wavy):
+    """Each can be profiled; of pooled constants every trajectory's; not what is known, nor what depends on a population."""
+    data = simulated(noise="dirichlet", size=NOISE, seed=1)
+    apart = calibration(data, gamma=bm.paths.Pooled(bm.paths.Constant(), pooling="separate"))
+    together = calibration(data, gamma=bm.paths.Pooled(GP))
+    felt = calibration(data, gamma=bm.paths.Neural(input=("time", "population")))
+    end = float(game.grid.times[-1])
+    times = [0.25 * end, 0.5 * end, 0.75 * end]
+    ends = [Value("a", t) for t in np.quantile([wavy.grid.times[0], wavy.grid.times[-1]], [0.25, 0.5, 0.75])]
+    for model, wanted in (
+        (game, [Value("gamma"), Value("noise")]),
+        (wavy, [Value("b"), *ends]),
+        (apart, [Value("gamma", trajectory="1"), Value("gamma", trajectory="2")]),
+        (together, [Value("gamma", t, trajectory=name) for t in times for name in ("1", "2")]),
+        (felt, []),
+    ):
+        found = usual_quantities(model)
+        assert [str(value) for value in found] == [str(value) for value in wanted]
+        assert all(quantity(model, value).name == str(value) for value in found)
 
 
 @pytest.mark.long

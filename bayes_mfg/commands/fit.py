@@ -12,9 +12,9 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.runs import CHECKPOINT, again, appearing, discard_checkpoint, logging_to, new_folder, unfinished
 
 from .arguments import Add, add_config, glance, progress
-from .beside import add_interventions
+from .beside import add_findings, add_interventions
 from .jax_settings import set_up_jax
-from .printing import summary
+from .printing import print_findings, summary
 
 if TYPE_CHECKING:
     from bayes_mfg.config.calibration import Config
@@ -68,7 +68,8 @@ def _fit(config: "Config", options: argparse.Namespace, words: str) -> None:
     from bayes_mfg.inference import FitError, fit
 
     failure: FitError | None = None
-    unanswered: list[str] = []
+    found: list[Any] = []
+    undone: list[str] = []
     say = (lambda *_: None) if options.quiet else print
     resume = options.resume
     # The paper's least squares takes seconds and keeps nothing on the way.
@@ -114,7 +115,10 @@ def _fit(config: "Config", options: argparse.Namespace, words: str) -> None:
             log.exception("no report")
             trouble = f"The fit is saved in {folder}, but summary and report could not be made ({type(error).__name__}: {error})."
             told, failure = "", FitError(trouble)
-        unanswered = add_interventions(result, config, work)
+        undone += add_interventions(result, config, work)
+        if failure is None:
+            found, missing = add_findings(result, config.findings, work, progress(options))
+            undone += missing
         log.info("finished")
     if not result.interrupted:
         # After the run has its name: a kill before leaves what the same draws come from, and one in between leaves both.
@@ -122,7 +126,8 @@ def _fit(config: "Config", options: argparse.Namespace, words: str) -> None:
     if failure is not None:
         raise failure
     say(f"\n{told}\n")
-    for warning in (*result.warnings, *unanswered):
+    print_findings(found, say)
+    for warning in (*result.warnings, *undone):
         print(f"warning: {warning}")
     print(f"report: {folder / 'report.html'}")
     print(f"fit: {folder / 'fit.nc'}")

@@ -1,20 +1,19 @@
 """`bayes-mfg intervene`: what changes of the game would do, in every draw of a saved fit."""
 
 import argparse
-from pathlib import Path
 
 from bayes_mfg.errors import InputError
 
 from .arguments import Add
 from .jax_settings import set_up_jax
-from .places import PAGE, if_asked
+from .places import PAGE, config_beside, if_asked, saved_fit
 from .printing import in_columns
 
 
 def add(command: Add) -> None:
     """Declare the command."""
     parser = command("intervene", run, "say what changes of the game would do, in every draw of a saved fit")
-    parser.add_argument("fit", metavar="RUN", help="folder of a run, with its config.toml and fit.nc")
+    parser.add_argument("fit", metavar="RUN", help="folder of a run, or its fit.nc with the config.toml beside it")
     parser.add_argument(
         "--with", dest="changes", metavar="FILE.toml", help="tables [[intervention]], instead of those of the run's config"
     )
@@ -24,21 +23,19 @@ def add(command: Add) -> None:
 
 def run(options: argparse.Namespace, words: str) -> None:
     """Print what every scenario does, and write the page where one is asked for."""
-    folder = Path(options.fit)
-    for name in ("config.toml", "fit.nc"):
-        if not (folder / name).is_file():
-            raise InputError(f"{options.fit}: there is no {name}; the folder of a run is needed.")
+    source = saved_fit(options.fit)
+    told = config_beside(source)
     target = if_asked(options.out, PAGE)
     set_up_jax()
     from bayes_mfg.config.calibration import build_model, load_config, load_scenarios
     from bayes_mfg.inference import load
     from bayes_mfg.inference.intervention_page import write_page
 
-    config = load_config(folder / "config.toml")
+    config = load_config(told)
     asked = load_scenarios(options.changes) if options.changes else config.interventions
     if not asked:
-        raise InputError(f"{folder / 'config.toml'} has no tables [[intervention]]; give a file that has some by --with.")
-    fitted = load(folder / "fit.nc", build_model(config))
+        raise InputError(f"{told} has no tables [[intervention]]; give a file that has some by --with.")
+    fitted = load(source, build_model(config))
     results = {
         name: fitted.intervene(
             *scenario.changes, num_draws=scenario.number(fitted) if options.draws is None else options.draws, flows=False

@@ -73,3 +73,16 @@ def saved_fit(place: str) -> Path:
     if not path.is_file():
         raise InputError(f"{place}: there is no saved fit; the folder of a run, or its fit.nc, is needed.")
     return path
+
+
+def config_beside(fit: Path) -> Path:
+    """The config of a saved fit's run, from which its model is made again.
+
+    Raises
+    ------
+    InputError : when there is none.
+    """
+    path = fit.with_name("config.toml")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; the model is made again from the config of the run.")
+    return path

@@ -1,5 +1,6 @@
-"""What is printed of results: tables, and the summary of a fit."""
+"""What is printed of results: tables, the summary of a fit, and what else was found out about it."""
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,3 +51,14 @@ def summary(result: "Fit") -> list[str]:
     if result.method == "point":
         lines.append("A point estimate says nothing about uncertainty.")
     return lines
+
+
+def print_findings(found: Sequence[Any], say: Callable[[str], object] = print) -> None:
+    """What was found out about a fit: titles and sentences where there is something to say, and warnings in any case."""
+    from bayes_mfg.inference.report_findings import told
+
+    for one in found:
+        title, said, warned = told(one)
+        say("\n".join([f"{title}:", *said, ""]))
+        for sentence in warned:
+            print(f"warning: {title}: {sentence}")

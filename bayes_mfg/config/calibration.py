@@ -24,6 +24,7 @@ from bayes_mfg.inference.interventions import AnyIntervention
 from bayes_mfg.models import Calibration
 
 from .files import read_toml, tables, write_toml
+from .report import asked_findings
 from .values import Place, arguments, check_keys, choose, construct, convert, shown
 
 READERS: dict[str, Callable[..., Population]] = {
@@ -58,6 +59,7 @@ _TABLES = {
     "grid": False,
     "inference": False,
     "output": False,
+    "report": False,
     "intervention": False,
     "design": False,
 }
@@ -84,6 +86,7 @@ class Config:
     prior_samples : draws of the prior.
     options : of the method.
     title : for the report.
+    findings : names of what the report tells of the fit besides, in order; see `bayes_mfg.config.report`.
     interventions : scenario -> what is changed in it, together; a scenario without a name is "".
     notes : sentences for the user, such as options that an override made meaningless.
     """
@@ -103,6 +106,7 @@ class Config:
     prior_samples: int
     options: dict[str, Any]
     title: str
+    findings: tuple[str, ...] = ()
     interventions: "dict[str, Scenario]" = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -173,6 +177,7 @@ def load_config(
         prior_samples=prior_samples,
         options=options,
         title=output,
+        findings=asked_findings(parts["report"], top.inside("report")),
         interventions=scenarios(parts["intervention"], top),
         notes=tuple(notes),
     )
