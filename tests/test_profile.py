@@ -430,6 +430,7 @@ def test_usual_quantities_are_numbers_and_then_paths_along_the_horizon(game, wav
         (apart, [Value("gamma", trajectory="1"), Value("gamma", trajectory="2")]),
         (together, [Value("gamma", t, trajectory=name) for t in times for name in ("1", "2")]),
         (felt, []),
+        (Linear(population(), {"a": bm.paths.Constant(), "b": bm.paths.Constant(prior=2.0)}), [Value("a")]),
     ):
         found = usual_quantities(model)
         assert [str(value) for value in found] == [str(value) for value in wanted]
