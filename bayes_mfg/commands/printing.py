@@ -59,6 +59,7 @@ def print_findings(found: Sequence[Any], say: Callable[[str], object] = print) -
 
     for one in found:
         title, said, warned = told(one)
-        say("\n".join([f"{title}:", *said, ""]))
+        say("\n".join([f"{title}:", *said]))
         for sentence in warned:
             print(f"warning: {title}: {sentence}")
+        say("")
