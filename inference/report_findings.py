@@ -13,6 +13,7 @@ from bayes_mfg.errors import InputError
 from .report_page import charts, escape, figure, number, paragraph, table
 
 TITLES = {
+    "Flows": "Who moves where",
     "Identifiability": "What the data can tell, by linearisation",
     "LinearWidths": "Linearised widths against the draws",
     "Profile": "Profile likelihood",
@@ -66,7 +67,9 @@ def sections(also: Sequence[Any]) -> list[tuple[str, str, str]]:
             continue  # told with the parameters
         title = TITLES.get(kind, kind) + (f": {found.quantity}" if kind == "Profile" else "")
         body = "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in said) + "</ul>" + _table(found.table(), title)
-        if hasattr(found, "drawn"):
+        if hasattr(found, "figures"):
+            body += found.figures
+        elif hasattr(found, "drawn"):
             body += charts([figure(found.drawn, title)])
         out.append((f"finding{k}", title, body))
     return out
