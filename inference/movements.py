@@ -25,6 +25,7 @@ from .files import write_whole
 from .movement_map import located, panel, picture
 from .predict import chosen_draws
 from .report_page import charts, figure, listing, number, plural
+from .report_svg import Band, Layer, Line, chart, view
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -141,8 +142,6 @@ class Flows:
 
     def _over_time(self) -> list[tuple[str, str]]:
         """Net flow per unit of time into the most changing states."""
-        from .report_svg import Band, Line, chart, view
-
         net = self.net / self._steps()
         quantiles = (
             net.quantile([0.5 - BAND / 2, 0.5, 0.5 + BAND / 2], "draw").transpose("quantile", "interval", "state").to_numpy()
@@ -157,7 +156,11 @@ class Flows:
             at = int(np.argmax(np.abs(middle)))
             band = f"{number(float(below[at]))} to {number(float(above[at]))}"
             words = f"Largest at {number(float(times[at]))}: {number(float(middle[at]))}, from {band}."
-            layers = [Line(ends, (0.0, 0.0), "zero"), Band(times, below, above, "post90"), Line(times, middle, "median")]
+            layers: list[Layer] = [
+                Line(ends, (0.0, 0.0), "zero"),
+                Band(times, below, above, "post90"),
+                Line(times, middle, "median"),
+            ]
             drawings.append(
                 (names[k], chart(layers, title=names[k], description=words, x_label="time", x_range=ends, y_range=(low, high)))
             )
