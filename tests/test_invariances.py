@@ -29,6 +29,7 @@ CASES = {
     "cybersecurity": (Cybersecurity(temperature=0.3), VIRUS, 3.0),
     "hard cybersecurity": (Cybersecurity(temperature=0.0), VIRUS, 3.0),
     "bike share": (BikeShare(3), BIKE, 1.0),
+    "smooth bike share": (BikeShare(3, smoothing=0.2), BIKE, 1.0),
     "el farol": (
         ElFarol(width=0.2, max_rate=50.0),
         {"threshold": 0.5, "crowding": 3.0, "regret": 2.0, "switching_cost": 0.5},
