@@ -21,7 +21,8 @@ _SMALLEST, _LARGEST = 5.0, 22.0
 _MARGIN = 44.0
 _STYLE = (
     ".gains { fill: #14638f; } .loses { fill: #c2410c; } .gains, .loses { stroke: #fff; } .unsure { fill-opacity: .25; } "
-    ".net { stroke: #5b6670; stroke-opacity: .6; fill: none; } .head { fill: #5b6670; stroke: none; } .place { fill: #1c2329; } "
+    ".net { stroke: #5b6670; stroke-opacity: .6; fill: none; } .head { fill: #5b6670; stroke: none; } .place { fill: #1c2329; "
+    "paint-order: stroke; stroke: #fff; stroke-width: 3px; } "
     ".zero { stroke: #5b6670; } .post90 { fill: #14638f; fill-opacity: .2; }"
 )
 
@@ -65,7 +66,9 @@ def panel(data: xr.Dataset, net: xr.DataArray, places: Mapping[str, tuple[float,
     names = [str(name) for name in data["state"].to_numpy()]
     at = layout(names, places)
     share = data["mu"].mean("time").median("draw").to_numpy()
-    radius = np.maximum(_SMALLEST, _LARGEST * np.sqrt(np.clip(share, 0, None) / max(float(share.max()), 1e-12)))
+    distances = np.hypot(*(at[:, None] - at[None]).transpose(2, 0, 1)) + np.diag(np.full(len(names), np.inf))
+    largest = np.clip(0.45 * float(distances.min()), 2 * _SMALLEST, _LARGEST)  # neighbours stay apart where they can
+    radius = np.maximum(_SMALLEST, largest * np.sqrt(np.clip(share, 0, None) / max(float(share.max()), 1e-12)))
     tail = 0.5 * (1 - BAND)
     low, middle, high = net.sum("interval").quantile([tail, 0.5, 1 - tail], "draw").to_numpy()
     whole = data["moved"].sum("interval").median("draw").to_numpy()
