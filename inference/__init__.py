@@ -21,6 +21,7 @@ from .learned import LearnedPrior, learn_prior
 from .leave_out import leave_future_out, loo
 from .linear_widths import LinearWidths, linear_widths
 from .many import Posteriors
+from .movements import Flows, flows
 from .origins import forecast_origins
 from .parallel import processes
 from .path_sensitivity import Sensitivity, sensitivity
@@ -48,6 +49,7 @@ __all__ = [
     "Experiment",
     "Fit",
     "FitError",
+    "Flows",
     "Historical",
     "Identifiability",
     "Intervention",
@@ -75,6 +77,7 @@ __all__ = [
     "energy_of_draws",
     "find_mode",
     "fit",
+    "flows",
     "forecast_origins",
     "forecast_scores",
     "identifiability",

@@ -3,7 +3,7 @@
 import datetime
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -21,8 +21,14 @@ from .errors import FitError
 from .report_stats import E_BFMI, ESS, R_HAT, bfmi, convergence, lost_to_solves
 
 CHUNK = 100
-"""Draws whose trajectories are computed at once. Beside these many solves, memory holds what a fit keeps of every draw: paths, populations, values,
-replicates and log likelihoods, about `4 R T d` numbers each."""
+"""Draws whose trajectories are computed at once. Beside these many solves, memory holds what a fit keeps of every draw: paths, and with `keep="all"`
+populations, values, replicates and log likelihoods, about `4 R T d` numbers each."""
+
+KEEP = ("all", "parameters")
+"""What a fit keeps of every draw."""
+
+LARGE = ("mu", "value", "replicate", "log_likelihood")
+"""What is left out where parameters alone are kept; all of it can be had from the draws again."""
 
 MOST_LOST = 0.01
 """Share of a chain's draws that may fail when they are solved again; more say that something is wrong."""
@@ -36,11 +42,13 @@ _BRANCH = {"description": "probability of each equilibrium given the draw; mu an
 PACKAGES = ("bayes-mfg", "jax", "numpyro", "arviz", "numpy", "xarray")
 
 
-def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool = True) -> dict[str, np.ndarray]:
+def derived(
+    model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool = True, without: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """Parameters, populations, replicates and log likelihood of draws `(n, size)`, each with the leading axis `n`.
 
     Where there are several equilibria one is drawn: by its probability given the data, or without these each as likely as the others. Draws whose
-    equilibria are not all found have NaN populations and a non-zero `solver/code`.
+    equilibria are not all found have NaN populations and a non-zero `solver/code`. What is named in `without` is left out.
     """
     space = coordinates(model)
     index = np.array([model.population.states.index(s) for s in model.initial.unknown_states(model.population)], int)
@@ -80,6 +88,8 @@ def derived(model: ForwardModel, flat: np.ndarray, seed: int, given_data: bool =
             # The last chunk is filled up, so that one compiled function serves all.
             x, k = jnp.concatenate([x, jnp.repeat(x[-1:], short, 0)]), jnp.concatenate([k, jnp.repeat(k[-1:], short)])
         for name, value in many(x, k, data).items():
+            if name in without:
+                continue
             values = np.asarray(value)[: len(flat[chunk])]
             if name not in filled:
                 filled[name] = np.empty((len(flat), *values.shape[1:]), values.dtype)
@@ -97,12 +107,12 @@ def hyperparameters(model: ForwardModel, raw: Mapping[str, Mapping[str, Any]]) -
     }
 
 
-def prior_draws(model: ForwardModel, count: int, seed: int) -> tuple[dict[str, np.ndarray], int]:
+def prior_draws(model: ForwardModel, count: int, seed: int, without: Collection[str] = ()) -> tuple[dict[str, np.ndarray], int]:
     """What `count` prior draws imply, and how many were left out because an equilibrium was not found."""
     space = coordinates(model)
     draw = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
     flat = np.asarray(draw(jax.random.split(jax.random.key(seed), count)))
-    result = derived(model, flat, seed, given_data=False)
+    result = derived(model, flat, seed, given_data=False, without=without)
     good = (result["solver/code"] == Code.CONVERGED).all(axis=-1)
     if not good.any():
         raise FitError("No prior draw has an equilibrium that the solver finds; the priors are too wide or too far off.")
@@ -123,15 +133,19 @@ def assemble(
     prior_samples: int = 500,
     title: str = "",
     config: str = "",
+    keep: str = "all",
 ) -> xr.DataTree:
     """The DataTree of a fit from draws `(chain, draw, size)`, with the ELBO `(update,)` of the variational updates that were not skipped.
+
+    With `keep="parameters"` it has no populations, values, replicates and log likelihoods.
 
     Raises
     ------
     FitError : when more than `MOST_LOST` of the draws have no equilibrium; those of fewer are replaced, see `mended`.
     """
     chains, draws, size = flat.shape
-    posterior = derived(model, flat.reshape(chains * draws, size), seed)
+    without = LARGE if keep == "parameters" else ()
+    posterior = derived(model, flat.reshape(chains * draws, size), seed, without=without)
     told = list(warnings or [])
     lost = (posterior["solver/code"] != Code.CONVERGED).any(axis=-1).reshape(chains, draws)
     if lost.any():
@@ -147,7 +161,7 @@ def assemble(
             f"{int(lost.sum())} of {lost.size} posterior draws had no equilibrium when they were solved again; a neighbour stands in for each."
         )
     try:
-        prior, lost = prior_draws(model, prior_samples, seed + 1) if prior_samples else ({}, 0)
+        prior, lost = prior_draws(model, prior_samples, seed + 1, without) if prior_samples else ({}, 0)
     except FitError as error:
         prior, lost = {}, 0
         told.append(f"The fit has no prior beside it. {error}")
@@ -159,8 +173,6 @@ def assemble(
     shape = (chains, draws)
     groups: dict[str, xr.Dataset] = {
         "posterior": _dataset(model, posterior, shape),
-        "posterior_predictive": _replicates(model, posterior["replicate"], shape),
-        "log_likelihood": _log_likelihood(model, posterior["log_likelihood"], shape),
         "solver": _solver(model, posterior, shape),
         "unconstrained_posterior": xr.Dataset(
             {"latent": (("chain", "draw", "coordinate"), flat)},
@@ -169,6 +181,9 @@ def assemble(
         "observed_data": observed(model),
         "constant_data": _constant(model),
     }
+    if keep == "all":
+        groups["posterior_predictive"] = _replicates(model, posterior["replicate"], shape)
+        groups["log_likelihood"] = _log_likelihood(model, posterior["log_likelihood"], shape)
     if stats:
         groups["sample_stats"] = xr.Dataset(
             {name: (("chain", "draw"), value) for name, value in stats.items()},
@@ -178,9 +193,10 @@ def assemble(
         made = np.flatnonzero(np.isfinite(elbo))  # a skipped update has none
         groups["elbo"] = xr.Dataset({"elbo": ("update", elbo[made])}, coords={"update": 1 + made})
     if prior:
-        one = (1, len(prior["mu"]))
+        one = (1, len(prior["solver/code"]))
         groups["prior"] = _dataset(model, prior, one)
-        groups["prior_predictive"] = _replicates(model, prior["replicate"], one)
+        if keep == "all":
+            groups["prior_predictive"] = _replicates(model, prior["replicate"], one)
     tree = xr.DataTree.from_dict(groups)
     words = describe(model)
     tree.attrs = {

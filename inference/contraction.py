@@ -16,6 +16,7 @@ from bayes_mfg.errors import InputError
 
 from . import identifiability_words as words
 from .coordinates import compiled, coordinates
+from .leave_out import observations
 from .pointwise import needed
 from .report_stats import PARTLY, SHIFTED, Quantity, data_end, judged, quantities
 from .result import Fit
@@ -171,7 +172,7 @@ def contraction(fit: Fit) -> Contraction:
     matrix = pd.DataFrame(
         np.atleast_2d(np.corrcoef(together)) if len(together) else together, index=list(means), columns=list(means)
     )
-    enough = fit.model is not None and sizes[0] * sizes[1] >= LEAST_DRAWS and "log_likelihood" in fit.tree.children
+    enough = fit.model is not None and sizes[0] * sizes[1] >= LEAST_DRAWS
     power = _power(fit, {name: value.reshape(sizes) for name, value in means.items()}) if enough else pd.DataFrame()
     return Contraction(verdicts, kept, ratios, shifts, matrix, power)
 
@@ -201,7 +202,7 @@ def _power(fit: Fit, values: dict[str, np.ndarray]) -> pd.DataFrame:
         {
             "posterior": xr.Dataset({f"unknown{k}": (dims, value) for k, value in enumerate(values.values())}, coords=coords),
             "log_prior": xr.Dataset({"prior": (dims, prior)}, coords=coords),
-            "log_likelihood": fit.tree["log_likelihood"].to_dataset(),
+            "log_likelihood": observations(fit).to_dataset(),
         }
     )
     columns = {}

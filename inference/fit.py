@@ -20,7 +20,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel, describe
 
 from . import ensemble, nuts, paper, point, svi
-from .assemble import PACKAGES, assemble, convergence_warnings
+from .assemble import KEEP, PACKAGES, assemble, convergence_warnings
 from .checkpoint import Checkpoint, digest
 from .coordinates import coordinates, potential
 from .options import check
@@ -39,6 +39,7 @@ def fit(
     seed: int = 0,
     progress: bool | None = None,
     prior_samples: int = 500,
+    keep: str = "all",
     title: str = "",
     config: str = "",
     start: Fit | None = None,
@@ -58,6 +59,10 @@ def fit(
     seed : of everything random; the same seed, versions and machine give the same fit.
     progress : show progress; by default on a terminal only.
     prior_samples : draws of the prior kept beside the posterior; 0 for none.
+    keep : "all", or "parameters": of every draw its unknowns and parameter paths alone, without the populations, values, replicates and log
+        likelihoods that they imply, which are about `4 R T d` numbers for each of R trajectories, T times and d states. `predict`, `flows`,
+        `log_likelihood`, `loo`, `scores` and `intervene` compute these again, in chunks; the report leaves out what it would draw of them, and
+        convergence is judged on parameters alone.
     title, config : kept with the fit, for reports.
     start : a fit of a model with the same paths and initial populations; the search for the mode sets out from its best draw, too, beside the prior
         median. With games whose agents decide almost at once, fit a softer game first. Not for the paper's least squares.
@@ -112,6 +117,8 @@ def fit(
     if not coordinates(model).size:
         raise InputError("The model has no unknowns: every path, the initial populations and the observation model are known.")
     check({"seed": seed, "prior_samples": prior_samples, **options})
+    if keep not in KEEP:
+        raise InputError(f"fit: keep is {keep!r}; it is one of {', '.join(KEEP)}.")
     if not isinstance(title, str) or not title.isprintable():
         raise InputError(f"fit: title is {title!r}; text without control characters is needed.")
     if method == "nuts" and options.get("num_samples", 4) < 4:
@@ -151,6 +158,7 @@ def fit(
         prior_samples=prior_samples,
         title=title,
         config=config,
+        keep=keep,
     )
     result = Fit(tree, model)
     if method == "nuts":

@@ -24,8 +24,7 @@ def log_likelihood(fit: "Fit", population: Population | None = None, *, chunk: i
     A fit keeps those of its own data in `fit.tree["log_likelihood"]`, without the observations whose density is the same in every draw; here they are
     all. With several `branches` the equilibrium is one drawn by its probability given the draw and the data.
 
-    Memory: `chunk` solves of all trajectories at a time, and the result, 8 bytes for each draw of each observation; nothing in between grows with
-    the number of draws.
+    Memory: `chunk` solves of all trajectories at a time, and a few copies of the result, 8 bytes for each draw of each cell of the record.
 
     Parameters
     ----------

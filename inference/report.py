@@ -73,7 +73,8 @@ def write_report(tree: xr.DataTree, path: str | os.PathLike[str], also: Sequence
     ----------
     tree : a fit's tree (`Fit.tree`, or the same read back from a file).
     path : where the page goes; an older page there is replaced.
-    also : results on the same fit that the page tells, too: of `contraction`, `linear_widths`, `uniqueness`, `profile`, `identifiability`.
+    also : results on the same fit that the page tells, too: of `contraction`, `linear_widths`, `uniqueness`, `profile`,
+        `identifiability`, `flows`.
 
     Returns
     -------

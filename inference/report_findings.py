@@ -14,6 +14,7 @@ from .report_page import charts, escape, figure, number, paragraph, table
 
 TITLES = {
     "Contraction": "What the data say about each parameter",
+    "Flows": "Who moves where",
     "Identifiability": "What the data can tell, by linearisation",
     "LinearWidths": "Linearised widths against the draws",
     "Profile": "Profile likelihood",
@@ -85,7 +86,9 @@ def sections(also: Sequence[Any]) -> list[tuple[str, str, str]]:
             continue  # told with the parameters
         body = "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in [*said, *heard]) + "</ul>"
         body += _table(found.table(), title)
-        if hasattr(found, "drawn"):
+        if hasattr(found, "figures"):
+            body += found.figures
+        elif hasattr(found, "drawn"):
             body += charts([figure(found.drawn, title)])
         out.append((f"finding{k}", title, body))
     return out

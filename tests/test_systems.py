@@ -341,6 +341,30 @@ def test_bike_share_formulas() -> None:
     assert float(jnp.abs(plain.value).max()) == 0.0
 
 
+def test_bike_share_can_be_smooth() -> None:
+    """The smooth response minimises its own cost, is the hard one in the limit, and a solve with it stays near the hard one."""
+    rng = np.random.default_rng(3)
+    value, mu, r = rng.normal(size=3), rng.dirichlet(np.ones(3)), BASE[3:, 3:]
+    hard = BikeShare(3, effort=0.7, congestion=1.3, edge_value=BASE[:3, :3] - 1.0)
+    expected = np.asarray(hard.best_response(0.0, value, mu, {"base_rate": r}))
+    for smoothing in (0.3, 0.01):
+        game = BikeShare(3, effort=0.7, congestion=1.3, edge_value=BASE[:3, :3] - 1.0, smoothing=smoothing)
+        found = np.asarray(game.best_response(0.0, value, mu, {"base_rate": r}))
+        away = ~np.eye(3, dtype=bool)
+        assert found[away].min() > 0 and not found[~away].any()
+        assert (found - expected)[away].min() >= 0 and np.abs(found - expected).max() <= smoothing
+
+        def total(control: Any, game: BikeShare = game) -> Any:
+            jumps = (control * (value[None, :] - value[:, None])).sum()
+            return game.running_cost(0.0, control, mu, {"base_rate": r}).sum() + jumps
+
+        slope = np.asarray(jax.grad(total)(jnp.asarray(found)))
+        np.testing.assert_allclose(slope[away], 0.0, atol=1e-12)
+    # Far below zero, where a plain sum of the two roots would cancel.
+    steep = game.best_response(0.0, jnp.array([0.0, 1e6, 0.0]), mu, {"base_rate": r})
+    np.testing.assert_allclose(steep[0, 1], 0.01**2 / (1e6 / 1.4), rtol=1e-4)
+
+
 def _mean(mu: Any) -> float:
     return float(np.asarray(mu)[-1] @ np.arange(20))
 
@@ -446,6 +470,8 @@ def test_forward_dynamics_wraps_every_game(name: str) -> None:
         (lambda: Cybersecurity(switch_rate=-1.0), "switch_rate is -1.0"),
         (lambda: BikeShare(1), "n_states is 1"),
         (lambda: BikeShare(effort=0.0), "effort is 0.0"),
+        (lambda: BikeShare(smoothing=-0.1), "smoothing is -0.1"),
+        (lambda: BikeShare(smoothing=np.zeros(2)), "smoothing has shape (2,)"),
         (lambda: BikeShare(3, terminal_cost=np.zeros(2)), "terminal_cost has shape (2,); (3,) is needed"),
         (lambda: BikeShare(2, terminal_cost=[0.0, np.inf]), "terminal_cost is inf"),
         (lambda: BikeShare(3, edge_value=np.zeros((2, 2))), "edge_value has shape (2, 2)"),

@@ -17,6 +17,7 @@ from bayes_mfg.equilibrium.solve import MAX_STEPS
 from bayes_mfg.errors import ConfigError, DataError, InputError
 from bayes_mfg.games import Game
 from bayes_mfg.inference import Change, Close, Fit, Start, ensemble, nuts, paper, point, svi
+from bayes_mfg.inference.assemble import KEEP
 from bayes_mfg.inference.fit import METHODS
 from bayes_mfg.inference.fit import fit as fit_function
 from bayes_mfg.inference.intervene import make_plan
@@ -435,10 +436,14 @@ def _option_parameters(method: str, table: Mapping[str, Any], place: Place) -> d
     return found
 
 
+OWN = ("seed", "prior_samples", "keep")
+"""Options of `fit` itself, which every method has."""
+
+
 def _inference(table: Mapping[str, Any], place: Place) -> tuple[str, int, int, dict[str, Any]]:
     method = choose(table.get("method", "nuts"), METHODS, place.at("method"))
     own = inspect.signature(fit_function, eval_str=True).parameters
-    known = {name: own[name] for name in ("seed", "prior_samples")} | _option_parameters(method, table, place)
+    known = {name: own[name] for name in OWN} | _option_parameters(method, table, place)
     check_keys(table, ["method", *known], place)
     found = {name: convert(table[name], known[name].annotation, place, name) for name in known if name in table}
     for name, value in found.items():
@@ -449,6 +454,8 @@ def _inference(table: Mapping[str, Any], place: Place) -> tuple[str, int, int, d
                 raise ConfigError(f"{place.at(name)} = {shown(value)}; {words} is needed.")
     if "guide" in found:
         choose(found["guide"], svi.GUIDES, place.at("guide"))
+    if "keep" in found:
+        choose(found["keep"], KEEP, place.at("keep"))
     if "randomised" in found:
         choose(found["randomised"], ensemble.RANDOMISED, place.at("randomised"))
     seed, prior_samples = (found.pop(name, own[name].default) for name in ("seed", "prior_samples"))
@@ -462,7 +469,7 @@ def _override_method(parts: dict[str, Any], method: str, place: Place) -> list[s
     if table.get("method", "nuts") == method:
         return []
     _inference(table, place)  # what is refused without the override is refused with it
-    kept = {name: value for name, value in table.items() if name in ("seed", "prior_samples")}
+    kept = {name: value for name, value in table.items() if name in OWN}
     parts["inference"] = {"method": method, **kept}
     return [name for name in table if name not in kept and name != "method"]
 

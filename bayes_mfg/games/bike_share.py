@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -31,6 +32,12 @@ class BikeShare(Game):
     marginals give `d - 1` equations a step for `d (d - 1)` rates, so priors decide most of `r`; where the value is flat, `r` and `k / (2 B)` enter
     only as their sum, and the congestion not at all while rates stay above zero: the rides that it prevents balance.
 
+    With a `smoothing` rate `e > 0` agents also pay `-2 B e^2 log(a / e)` for each other station to which they ride at all (a closed ride pays none):
+    a last little riding is worth much. The response is then `a = (m + sqrt(m^2 + 4 e^2)) / 2` with `m` what the maximum above is of: smooth and
+    positive, `e` where the hard one has just come to zero, and about `e^2 / m` above it where rides pay. Likelihoods of the hard response have
+    kinks wherever a rate reaches zero, which stop searches for modes and bend curvatures; those of the smooth one have none. Invariances are the
+    same (own derivation).
+
     Source: arXiv 2606.23155, bike-share application; the response is the first-order condition of the convex Hamiltonian.
 
     Parameters
@@ -41,6 +48,7 @@ class BikeShare(Game):
     terminal_cost : `w`, `(d,)`; zero unless given. (Kept as `station_cost`, because the method has the name.)
     edge_value : `k`, `(d, d)`; zero unless given. A constant here, or a parameter with any path.
     states : names of the stations, `d` of them; "0", "1", ... unless given.
+    smoothing : `e`, a rate; exactly 0, the default, is the hard response of the paper.
 
     Raises
     ------
@@ -51,6 +59,8 @@ class BikeShare(Game):
     congestion: ArrayLike
     station_cost: ArrayLike
     edge_value: ArrayLike
+    smoothing: ArrayLike
+    hard: bool = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
     def __init__(
@@ -61,7 +71,11 @@ class BikeShare(Game):
         terminal_cost: ArrayLike | None = None,
         edge_value: ArrayLike | None = None,
         states: Sequence[str] | None = None,
+        smoothing: ArrayLike = 0.0,
     ) -> None:
+        Parameter("smoothing", lower=0.0).check(smoothing, "BikeShare")
+        if np.shape(smoothing) != ():
+            raise InputError(f"BikeShare: smoothing has shape {np.shape(smoothing)}; () is needed.")
         size = check_size(n_states, "BikeShare")
         names = tuple(str(x) for x in range(size)) if states is None else tuple(states)
         if len(names) != size or len(set(names)) != size or not all(isinstance(name, str) and name for name in names):
@@ -71,6 +85,9 @@ class BikeShare(Game):
         self.station_cost = _array(np.zeros(size) if terminal_cost is None else terminal_cost)
         self.edge_value = _array(np.zeros((size, size)) if edge_value is None else edge_value)
         self.names = names
+        self.smoothing = smoothing
+        # Zero is another formula, so it is decided here and not where the rate is traced.
+        self.hard = not isinstance(smoothing, jax.core.Tracer) and float(np.asarray(smoothing)) == 0.0
 
     def __check_init__(self) -> None:
         own = self.parameters["terminal_cost"]
@@ -211,7 +228,12 @@ class BikeShare(Game):
         worth = self.constant(params, "edge_value") - self.constant(params, "congestion") * mu[None, :]
         gain = worth + value[:, None] - value[None, :]
         rate = params["base_rate"] + gain / (2.0 * self.constant(params, "effort"))
-        return jnp.maximum(rate, 0.0) * self._elsewhere(value.dtype)
+        if self.hard:
+            return jnp.maximum(rate, 0.0) * self._elsewhere(value.dtype)
+        size = jnp.sqrt(rate**2 + 4.0 * self.smoothing**2)
+        # Two forms of one number: where the rate is negative the sum would cancel.
+        smooth = jnp.where(rate > 0, 0.5 * (rate + size), 2.0 * self.smoothing**2 / (size + jnp.abs(rate)))
+        return smooth * self._elsewhere(value.dtype)
 
     def rates(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array]) -> Array:
         return control
@@ -223,7 +245,12 @@ class BikeShare(Game):
         """Cost of the rides to each destination, `(d, d)`."""
         effort = self.constant(params, "effort") * (control - params["base_rate"]) ** 2
         worth = self.constant(params, "edge_value") - self.constant(params, "congestion") * mu[None, :]
-        return (effort - worth * control) * self._elsewhere(mu.dtype)
+        cost = effort - worth * control
+        if not self.hard:
+            moving = control > 0  # nobody moves on the diagonal and to what is closed
+            some = jnp.where(moving, control, self.smoothing)
+            cost = cost - 2.0 * self.constant(params, "effort") * self.smoothing**2 * jnp.log(some / self.smoothing)
+        return cost * self._elsewhere(mu.dtype)
 
     def closed_cost(self, t: ArrayLike, control: Any, mu: Array, params: Mapping[str, Array], closed: Array) -> Array:
         # Taken off and not left out, so that whatever else a subclass adds to the running cost stays.
