@@ -508,6 +508,10 @@ def test_fits_that_cannot_be_reweighted_are_refused(fitted, data):
         ):
             loo(some, "trajectory")
     assert np.isfinite(loo(joint, "time").elpd)
+    joined = Fit(fitted.tree.copy())
+    joined.tree.attrs = {**fitted.tree.attrs, "prior": "one normal prior of all unknowns together"}
+    with pytest.raises(InputError, match="without its model"):
+        loo(joined, "trajectory")  # names of coordinates do not tell whose they are
     assert Local(fitted.model.with_prior(np.zeros(1), np.eye(1))).size == 0
     with pytest.raises(InputError, match="chunk"):
         log_likelihood(fitted, chunk=0)
