@@ -6,8 +6,8 @@
 
 Unknowns are drawn from the model's own prior, data from these, and the truth is ranked among 99 draws of the fit: every parameter, gamma at five
 times, the log likelihood. Exact inference gives uniform ranks. For every quantity the table has the p-value of that (simultaneous band of the
-ranks' empirical distribution), coverage of 50, 80 and 90 % intervals, the mean error of posterior means in sds, and the contraction from prior to
-posterior.
+ranks' empirical distribution), coverage of 50, 80 and 90 % intervals, the mean error of posterior means in sds, the contraction from prior to
+posterior, and the least effective sample size of any fit.
 
 - lq: linear-quadratic game, gamma(t) a Gaussian process, unknown noise, two trajectories from known starts, eleven times.
 - pooled: linear-quadratic game, a constant gamma for each of five trajectories, partially pooled, six times, known noise.
@@ -113,7 +113,7 @@ def main() -> int:
             **settings,
         )
     pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3f}".format)
-    columns = ["p_value", "coverage50", "coverage80", "coverage90", "bias", "contraction"]
+    columns = ["p_value", "coverage50", "coverage80", "coverage90", "bias", "contraction", "least_ess"]
     print(found.table()[columns])
     print(found.outcomes["outcome"].value_counts().to_string())
     print(found.outcomes.drop(columns="outcome").agg(["min", "median", "max", "sum"]))

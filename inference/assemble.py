@@ -393,6 +393,6 @@ def convergence_warnings(tree: xr.DataTree, max_tree_depth: int = 10) -> list[st
             "they need be."
         )
     energies = [bfmi(np.asarray(chain, float)) for chain in stats["energy"].transpose("chain", "draw").values]
-    if min(energies) < E_BFMI:
-        told.append(f"E-BFMI is {min(energies):.2f} in the worst chain; below {E_BFMI} the sampler explores energies badly.")
+    if not (least_energy := float(np.min(energies))) >= E_BFMI:  # NaN, too
+        told.append(f"E-BFMI is {least_energy:.2f} in the worst chain; below {E_BFMI} the sampler explores energies badly.")
     return told

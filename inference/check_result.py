@@ -1,6 +1,7 @@
 """What `check` found: ranks, outcomes, and what they say."""
 
 import dataclasses
+import inspect
 import json
 import os
 from collections.abc import Sequence
@@ -13,16 +14,19 @@ import pandas as pd
 from bayes_mfg.errors import InputError
 
 from .files import write_whole
+from .svi import FEWEST, approximate, reliable
 from .uniformity import covered, p_value
 
 RANKED = "ranked"
 
-PARETO_K = 0.7
-
 LEVELS = (0.5, 0.8, 0.9)
 """Central intervals whose coverage is told."""
 
-FRAMES = ("outcomes", "ranks", "truth", "mean", "sd", "prior_predictive")
+FEW, ENOUGH = 0.2, 3.0
+"""Share of the ranks' draws below which the effective sample size of a single fit is told, and multiple of them that the fit must have drawn: of 99
+independent draws one estimate in a hundred is below 20, of 300 none in thousands."""
+
+FRAMES = ("outcomes", "ranks", "truth", "mean", "sd", "ess", "prior_predictive")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,9 +38,10 @@ class Check:
     method : what was checked.
     draws : number of draws that each truth was ranked among, the largest possible rank.
     seed, options : of the check and of its fits.
-    outcomes : one row per simulation: outcome, seconds, ess (the least effective sample size of any quantity), diverging, failed_solve and
-        pareto_k where the method has them.
-    ranks, truth, mean, sd : one row per ranked simulation, one column per quantity: rank, true value, posterior mean and sd.
+    outcomes : one row per simulation: outcome, seconds, fit_draws, ess (the least effective sample size of any quantity), diverging, failed_solve,
+        and pareto_k with pareto_k_limit where the method has them; the k of a guide of whose importance ratios too few count for one is infinite.
+    ranks, truth, mean, sd, ess : one row per ranked simulation, one column per quantity: rank, true value, posterior mean, sd and effective sample
+        size (NaN in checks that were saved before it was kept).
     prior_predictive : by state, the share of the observed numbers inside central intervals of data simulated from the prior, and below and above
         all of them.
     model : the model in words.
@@ -55,6 +60,7 @@ class Check:
     prior_predictive: pd.DataFrame
     model: dict[str, Any]
     seconds: float
+    ess: pd.DataFrame = dataclasses.field(default_factory=pd.DataFrame)
 
     def table(self) -> pd.DataFrame:
         """One row per quantity.
@@ -62,7 +68,8 @@ class Check:
         Columns: `p_value` (of uniform ranks, see `bayes_mfg.inference.uniformity.p_value`), `coverage50`, `coverage80`, `coverage90` with the share
         that exact inference would cover in `nominal...` (the same unless the number of draws is odd for it) and the binomial standard error of the
         last as `se90`, `bias` (mean of posterior mean minus truth, in posterior sds; 0 within two over the root of the number of simulations),
-        and `contraction` (1 minus the ratio of mean posterior variance to the variance of the truths: 0 where the data say nothing, 1 where all).
+        `contraction` (1 minus the ratio of mean posterior variance to the variance of the truths: 0 where the data say nothing, 1 where all),
+        and `least_ess` (the least effective sample size in any simulation).
         """
         rows = {}
         for name in self.ranks:
@@ -78,12 +85,31 @@ class Check:
                 some = sd > 0  # what depends on the data alone has no spread
                 row["bias"] = float(np.mean(off[some] / sd[some])) if some.any() else np.nan
                 row["contraction"] = float(1.0 - np.mean(sd**2) / spread) if spread > 0 else np.nan
+            if name in self.ess:
+                row["least_ess"] = float(self.ess[name].min())
             rows[name] = row
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("quantity")
 
     def uniform(self, prob: float = 0.99) -> pd.Series:
         """Whether the ranks of each quantity lie inside the simultaneous band of a probability."""
         return self.table()["p_value"] > 1.0 - prob
+
+    @property
+    def far(self) -> pd.Series:
+        """Of every fit by a guide: whether its Pareto k is above the limit up to which `fit` trusts it, or cannot be had; empty for other methods."""
+        fits = self.outcomes[self.outcomes["outcome"] == RANKED]
+        if self.method != "svi":
+            return pd.Series(dtype=bool)
+        # Checks that were saved before limits were: that of the draws asked for, all of which the guide is taken to have given.
+        asked = self.options.get("num_samples", inspect.signature(approximate).parameters["num_samples"].default)
+        k, limit = (fits.get(name, pd.Series(np.nan, fits.index)).astype(float) for name in ("pareto_k", "pareto_k_limit"))
+        judged = k.notna() | (limit.isna() & (asked >= FEWEST))
+        return ~(k <= limit.fillna(reliable(asked)))[judged]
+
+    def _drawn(self) -> pd.Series:
+        """How many draws each fit has; in checks that were saved before it was kept, how many were asked for, where they were."""
+        asked = self.options.get("num_samples", np.nan) * self.options.get("num_chains", 1)
+        return self.outcomes.get("fit_draws", pd.Series(np.nan, self.outcomes.index)).fillna(asked)
 
     @property
     def warnings(self) -> list[str]:
@@ -101,14 +127,20 @@ class Check:
             if words != RANKED:
                 told.append(f"{count} of {len(self.outcomes)} simulations: {words}.")
         ess = self.outcomes["ess"].dropna() if "ess" in self.outcomes else pd.Series(dtype=float)
-        k = self.outcomes["pareto_k"].dropna() if "pareto_k" in self.outcomes else pd.Series(dtype=float)
-        if (far := int((k > PARETO_K).sum())) > 0:
-            told.append(f"In {far} of {len(k)} fits the Pareto k of the guide is above {PARETO_K}: far from the posterior.")
+        if (far := self.far).any():
+            told.append(
+                f"In {int(far.sum())} of {len(far)} fits the Pareto k of the guide is above the limit for so many draws: far from the posterior."
+            )
         few = int((ess < 0.5 * self.draws).sum())
         if few > 0.2 * len(ess):  # estimates from few draws are rough themselves
             told.append(
                 f"In {few} of {len(ess)} fits the least effective sample size is below half of the {self.draws} draws that are ranked among: ranks "
                 "spread more than uniform ones from that alone; run longer chains."
+            )
+        if (poor := int((ess < FEW * self.draws)[self._drawn().reindex(ess.index) >= ENOUGH * self.draws].sum())) > 0:
+            told.append(
+                f"In {poor} of {len(ess)} fits the least effective sample size is below a fifth of the {self.draws} draws that are ranked among "
+                f"({ess.min():.2g} at worst): these fits alone are not to be trusted."
             )
         return told
 
@@ -162,6 +194,8 @@ def load_check(path: str | os.PathLike[str]) -> Check:
         found = json.loads(source.read_text(encoding="utf-8"))
         frames = {}
         for name in FRAMES:
+            if name == "ess" and name not in found:  # saved before it was kept
+                continue
             frame = pd.DataFrame(**found[name]).infer_objects()
             frames[name] = frame.rename_axis("state" if name == "prior_predictive" else "simulation")
         return Check(**{**found, **frames})

@@ -21,13 +21,13 @@ import numpy as np
 
 from bayes_mfg.errors import InputError
 
-from .files import replacing
+from .files import locked, replacing
 
 ABOUT = "about.json"
 
 
 class Checkpoint:
-    """The folder of one fit in progress; made when the first file is kept.
+    """The folder of one fit in progress, which is made when it is `held`.
 
     Parameters
     ----------
@@ -43,13 +43,18 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike[str], about: Mapping[str, Any], *, resume: bool = False) -> None:
         self.folder = Path(folder)
         self.about = json.loads(json.dumps(about, default=_plain))
+        self.resume = resume
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Refuse a folder that is not this fit's; see `Checkpoint`."""
         known = self.folder / ABOUT
         if self.folder.exists() and not self.folder.is_dir():
             raise InputError(f"{self.folder} is no folder; a checkpoint is one.")
         if not self.folder.absolute().parent.is_dir():
             raise InputError(f"{self.folder}: the folder {self.folder.absolute().parent} does not exist.")
         there = sorted(path.name for path in self.folder.iterdir() if not _leftover(path)) if self.folder.exists() else []
-        if there and not resume:
+        if there and not self.resume:
             raise InputError(f"{self.folder} is not empty; resume=True goes on from a checkpoint, or choose another folder.")
         if there and not known.is_file():
             raise InputError(f"{self.folder} is no checkpoint: it holds {there[0]} and no {ABOUT}.")
@@ -62,12 +67,38 @@ class Checkpoint:
                     f"{_values(before, self.about, odd[0])}. The same draws cannot be had; start anew in another folder."
                 )
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Say in the folder what the fit is, and keep all others from it while it is worked on.
+
+        What was looked at before nobody else was kept out is looked at again. When nothing came to be kept, the folder is left empty.
+
+        Raises
+        ------
+        InputError : when another process works there, or has by now left something.
+        """
+        self.folder.mkdir(exist_ok=True)
+        with locked(self.folder):
+            self._refuse()
+            fresh = self._introduced()
+            try:
+                yield
+            finally:
+                if fresh and [path.name for path in self.folder.iterdir() if not _leftover(path)] == [ABOUT]:
+                    (self.folder / ABOUT).unlink()
+
+    def _introduced(self) -> bool:
+        """Write what the fit is, where that is not there yet; whether it was not."""
+        if (self.folder / ABOUT).exists():
+            return False
+        self.folder.mkdir(exist_ok=True)
+        with _kept(self.folder / ABOUT) as file:
+            file.write(json.dumps(self.about, indent=1).encode())
+        return True
+
     def write(self, stage: str, number: int, arrays: Mapping[str, Any]) -> None:
         """Keep arrays as file `number` of a stage."""
-        if not (self.folder / ABOUT).exists():
-            self.folder.mkdir(exist_ok=True)
-            with _kept(self.folder / ABOUT) as file:
-                file.write(json.dumps(self.about, indent=1).encode())
+        self._introduced()
         with _kept(self._path(stage, number)) as file:
             np.savez(file, allow_pickle=False, **{name: np.asarray(x) for name, x in arrays.items()})
 

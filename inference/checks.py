@@ -1,6 +1,7 @@
 """`check`: does inference on a model do what Bayes' rule promises? Simulation-based calibration and a prior predictive check in one call."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.metadata
 import inspect
@@ -34,6 +35,7 @@ from .options import check as check_options
 from .options import whole
 from .parallel import ONE_AT_A_TIME, Parcel, fingerprint, travels
 from .progress import bar
+from .study_identity import called, identity
 from .uniformity import rank
 
 log = logging.getLogger(__name__)
@@ -87,7 +89,8 @@ def check(
     seed : of everything random.
     executor : runs the fits in parallel: `bm.inference.processes()`, or any other `concurrent.futures.Executor` of processes. Workers need the
         package and importable `method` and `quantities`. Threads of one process take turns. By default one fit after the other, here.
-    checkpoint : a folder, new or empty, that keeps every simulation as it is done.
+    checkpoint : a folder, new or empty, that keeps every simulation as it is done. What functions consist of (code, bound arguments, values that they
+        close over) is told from anything else.
     resume : go on from what the checkpoint holds.
     progress : show progress; by default on a terminal only.
     **options : of the method, as in `fit`; `num_chains=1, starts=1` saves time where many fits run side by side.
@@ -98,7 +101,8 @@ def check(
 
     Raises
     ------
-    InputError : for an unknown method or option, and a model that cannot be checked.
+    InputError : for an unknown method or option, a model that cannot be checked, a checkpoint of another check, and one of functions whose content
+        cannot be told.
     FitError : when no simulation can be ranked.
 
     References
@@ -108,28 +112,33 @@ def check(
     of test quantities shapes sensitivity, Bayesian Analysis 20 (2025).
     """
     _refuse(model, method, {"simulations": simulations, "draws": draws, "times": times, "seed": seed}, options)
-    words = method if isinstance(method, str) else _called(method)
+    words = method if isinstance(method, str) else called(method)
     at = np.unique(np.linspace(0, model.population.n_times - 1, times).round().astype(int))
     begin = time.perf_counter()
     truths = _Truths(model, simulations, seed, at, quantities)
     about = {**describe(model), "method": words, "options": options, "seed": seed, "draws": draws, "times": times}
-    about |= {"simulations": simulations, "quantities": quantities and _called(quantities), "design": fingerprint(model)}
+    about |= {"simulations": simulations, "quantities": quantities and called(quantities), "design": fingerprint(model)}
     about |= {"versions": {name: importlib.metadata.version(name) for name in (*PACKAGES, "jaxlib", "optax", "equinox", "scipy")}}
     about |= {"precision": str(jnp.zeros(()).dtype), "backend": jax.default_backend()}
-    kept = None if checkpoint is None else Checkpoint(checkpoint, about, resume=resume)
-
+    kept = None
+    if checkpoint is not None:
+        given = {"method": method, "quantities": quantities}
+        about |= {f"content of {name}": identity(f, f"check: {name}") for name, f in given.items() if callable(f)}
+        kept = Checkpoint(checkpoint, about, resume=resume)
     results: dict[int, dict[str, Any]] = {}
-    for k in truths.ready:
-        if found := [] if kept is None else kept.read(f"simulation-{k}"):
-            results[k] = _unpacked(found[0], truths.point[k])
-    jobs = (_Job(k, method, seed, truths.recorded[k], truths.point[k], at, draws, quantities, options) for k in truths.ready)
-    with bar(len(truths.ready), "check", progress) as shown:
-        shown.update(len(results))
-        for k, result in _done(model, [job for job in jobs if job.number not in results], executor):
-            results[k] = result
-            if kept is not None:
-                kept.write(f"simulation-{k}", 0, _packed(result, truths.point[k]))
-            shown.update()
+    with contextlib.nullcontext() if kept is None else kept.held():
+        for k in truths.ready:
+            if found := [] if kept is None else kept.read(f"simulation-{k}"):
+                results[k] = _unpacked(found[0], truths.point[k])
+        left = [k for k in truths.ready if k not in results]
+        jobs = [_Job(k, method, seed, truths.recorded[k], truths.point[k], at, draws, quantities, options) for k in left]
+        with bar(len(truths.ready), "check", progress) as shown:
+            shown.update(len(results))
+            for k, result in _done(model, jobs, executor):
+                results[k] = result
+                if kept is not None:
+                    kept.write(f"simulation-{k}", 0, _packed(result, truths.point[k]))
+                shown.update()
     return _gathered(model, truths, results, words, seed, draws, dict(options), time.perf_counter() - begin)
 
 
@@ -170,12 +179,6 @@ def draws_by_default(method: Any) -> int:
     """Draws per chain of a method, where nothing is said."""
     functions: dict[Any, Callable[..., Any]] = {"nuts": nuts.sample, "svi": svi.approximate}
     return int(inspect.signature(functions[method]).parameters["num_samples"].default) if method in functions else 0
-
-
-def _called(function: Any) -> str:
-    """A function's name for the record."""
-    named = getattr(function, "func", function)  # of a functools.partial
-    return f"{getattr(named, '__module__', '')}.{getattr(named, '__qualname__', repr(named))}"
 
 
 class _Truths:
@@ -354,7 +357,7 @@ def _ranked(model: ForwardModel, job: _Job) -> dict[str, Any]:
         else:
             flat, stats, settings, _ = draw(mine, job.method, seed=seed, progress=False, **job.options)
             facts = {name: int(np.sum(stats[name])) for name in ("diverging", "failed_solve") if stats and name in stats}
-            facts |= {"pareto_k": settings["pareto_k"]} if "pareto_k" in settings else {}
+            facts |= _judged(settings)
             weighted = settings["importance_ess"] if settings.get("importance") else np.inf
             if settings.get("interrupted"):
                 raise KeyboardInterrupt
@@ -376,15 +379,27 @@ def _ranked(model: ForwardModel, job: _Job) -> dict[str, Any]:
     all_ = np.stack([among[name] for name in job.truth], axis=-1)
     chosen = all_[np.linspace(0, len(all_) - 1, job.draws).round().astype(int)]
     truth = np.array(list(job.truth.values()))
+    ess = np.array([float(array_stats.ess(x, chain_axis=0, draw_axis=1)) for x in all_.T.reshape(-1, chains, count)])
+    ess = np.minimum(ess, weighted)
     return {
         "outcome": RANKED,
         "seconds": time.perf_counter() - begin,
         "rank": rank(truth, chosen, np.random.default_rng([job.seed, job.number, 1])),
         "mean": all_.mean(axis=0),
         "sd": all_.std(axis=0, ddof=1),
-        "ess": min(weighted, *(float(array_stats.ess(x, chain_axis=0, draw_axis=1)) for x in all_.T.reshape(-1, chains, count))),
+        "fit_draws": chains * count,
+        "each_ess": ess,
+        "ess": float(np.nanmin(ess, initial=np.inf)),
         **facts,
     }
+
+
+def _judged(settings: Mapping[str, Any]) -> dict[str, float]:
+    """Pareto k of a guide and the limit above which `fit` warns of it; infinite where so few importance ratios count that they have none."""
+    if "pareto_k_limit" not in settings:
+        return {}
+    enough = settings["num_samples"] >= svi.FEWEST
+    return {"pareto_k": settings.get("pareto_k", np.inf if enough else np.nan), "pareto_k_limit": settings["pareto_k_limit"]}
 
 
 def _packed(result: Mapping[str, Any], truth: Mapping[str, float]) -> dict[str, Any]:
@@ -432,8 +447,10 @@ def _gathered(
         raise FitError(f"check: none of {count} simulations could be ranked; the first: {outcomes['outcome'].iloc[0]}.")
     names = list(truths.point[ranked[0]])
     index = pd.Index(ranked, name="simulation")
+    untold = np.full(len(names), np.nan)  # of simulations that were kept before this was
     frames = {
-        part: pd.DataFrame([results[k][part] for k in ranked], index=index, columns=names) for part in ("rank", "mean", "sd")
+        part: pd.DataFrame([results[k].get(part, untold) for k in ranked], index=index, columns=names)
+        for part in ("rank", "mean", "sd", "each_ess")
     }
     found = Check(
         method=method,
@@ -445,6 +462,7 @@ def _gathered(
         truth=pd.DataFrame([truths.point[k] for k in ranked], index=index),
         mean=frames["mean"],
         sd=frames["sd"],
+        ess=frames["each_ess"],
         prior_predictive=_prior_predictive(model, truths.replicate),
         model=describe(model),
         seconds=seconds,

@@ -157,8 +157,7 @@ def randomisation(
         mu = model.trajectories(latents, data).mu
 
         def log_likelihood(mu: Array, flat: Array, values: Array) -> Array:
-            own = {name: value for name, value in space.constrain(flat).items() if name in model.observation.priors}
-            seen = model.likelihood({"own": own}, mu, data).mask(data.record.mask)
+            seen = model.likelihood(space.latents(space.constrain(flat), data), mu, data).mask(data.record.mask)
             return jnp.sum(jnp.where(data.record.mask, seen.log_prob(values), 0.0))
 
         def one(key: Array) -> tuple[Array, Array]:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import logging
 import os
 import tempfile
 import threading
@@ -13,6 +14,8 @@ try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 _ASKING = threading.Lock()
 
@@ -27,7 +30,9 @@ def give_usual_rights(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from working in a folder; the lock ends with the process, however it ends. Nothing on systems without such locks.
+    """Keep other processes from working in a folder; the lock ends with the process, however it ends.
+
+    Nothing on systems and file systems without such locks. Of two threads of a process the second is refused, too.
 
     Raises
     ------
@@ -42,6 +47,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(f"{folder}: another process is working there.") from error
+        except OSError as error:  # some network file systems lock no folders
+            log.debug("%s cannot be locked (%s)", folder, error)
         yield
     finally:
         os.close(handle)

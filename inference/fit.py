@@ -1,5 +1,6 @@
 """`fit`: one call from a model to a `Fit`."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import inspect
@@ -7,9 +8,8 @@ import json
 import logging
 import os
 import platform
-import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -134,7 +134,8 @@ def fit(
         if options.get("objective") == "paper":
             raise InputError('fit: the objective "paper" keeps no checkpoints.')
         options["checkpoint"] = Checkpoint(checkpoint, _about(model, method, seed, options), resume=resume)
-    flat, stats, settings, warnings = draw(model, method, seed=seed, progress=progress, **options)
+    with options["checkpoint"].held() if checkpoint is not None else contextlib.nullcontext():
+        flat, stats, settings, warnings = draw(model, method, seed=seed, progress=progress, **options)
     if jnp.zeros(()).dtype != jnp.float64:
         warnings.append(
             "Fitted in single precision: the solver's tolerance is 1e-5; switch on jax_enable_x64 for trustworthy posteriors."
@@ -230,12 +231,27 @@ def draw(
     run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point, "ensemble": _ensemble}[method]
     try:
         return run(model, seed=seed, progress=progress, **options)
-    except TypeError as error:
-        if re.search(r"(unexpected keyword argument|multiple values for (keyword )?argument)", str(error)):
-            raise InputError(
-                f"Method {method!r}: {str(error).split('() ')[-1]}; see the docstring of fit for its options."
-            ) from error
-        raise
+    except _UnknownOptionError as error:
+        raise InputError(
+            f"Method {method!r} has no option {error.args[0]!r}; see the docstring of fit for its options."
+        ) from error
+
+
+class _UnknownOptionError(Exception):
+    """An option, named, that a method does not have."""
+
+
+def _only(options: Mapping[str, Any], function: Callable[..., Any] | None) -> None:
+    """Refuse options that a function does not have, or that are not for users to give.
+
+    Raises
+    ------
+    _UnknownOptionError : naming the first.
+    """
+    known = set() if function is None else set(inspect.signature(function).parameters) - {"model", "mode", "seed", "progress"}
+    for name in options:
+        if name not in known:
+            raise _UnknownOptionError(name)
 
 
 SEARCH = ("starts", "start", "screened")
@@ -255,17 +271,14 @@ def _mode(
 
     Raises
     ------
-    TypeError : for an option that neither the search nor what comes then has, as Python words it.
+    _UnknownOptionError : for an option that neither the search nor what comes then has.
     InputError : when the model gives the kept mode another density.
     """
     options = dict(options)
     checkpoint = options.pop("checkpoint", None)
     names = SEARCH if then else (*SEARCH, "max_steps")
     search = {name: options.pop(name) for name in names if name in options}
-    known_options = inspect.signature(then).parameters if then else {}
-    for name in options:
-        if name not in known_options or name in ("model", "mode", "seed", "progress"):
-            raise TypeError(f"{then.__name__ if then else 'find_mode'}() got an unexpected keyword argument {name!r}")
+    _only(options, then)
     known = [] if checkpoint is None else checkpoint.read("mode")
     if known:
         mode = point.Mode(**{name: x.tolist() if x.ndim < 2 and name != "location" else x for name, x in known[0].items()})
@@ -331,6 +344,8 @@ def _ensemble(model: ForwardModel, *, seed: int, progress: bool | None, randomis
         mode, options, _ = _mode(model, searched, seed, progress, then=ensemble.point_fits, curvature=False)
     elif given := [name for name in SEARCH if name in options]:
         raise InputError(f'fit: {given[0]} is for the search for the mode, which an ensemble makes with randomised="both" alone.')
+    else:
+        _only(options, ensemble.point_fits)
     found = ensemble.point_fits(
         model, mode, randomised=randomised, seed=seed, progress=progress, checkpoint=checkpoint, **options
     )
@@ -350,6 +365,7 @@ def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: 
         }
         return mode.location[None, None], None, settings, _doubts(mode)
     if objective == "paper":
+        _only(options, paper.fit_paper)
         found = paper.fit_paper(model, seed=seed, progress=progress, **options)
         spread = paper.spread(model, found)
         settings = {"objective": objective, **options, **_facts(model, found, spread)}

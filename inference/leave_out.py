@@ -326,7 +326,7 @@ def _integrated(fit: "Fit", single: xr.DataArray, summed: np.ndarray, rows: list
     latent = fit.tree["unconstrained_posterior"]["latent"].to_numpy()
     if fit.model is None:
         names = [str(name) for name in fit.tree["unconstrained_posterior"]["coordinate"].to_numpy()]
-        own = "mu0" in fit.tree["posterior"] or any(SUFFIX in name for name in names)
+        own = "mu0" in fit.tree["posterior"] or any(SUFFIX in name for name in names) or "prior" in fit.tree.attrs
         if own or "branch" in fit.tree["posterior"]:
             needed(fit, "leaving out trajectories with unknowns or equilibria of their own")
         return np.zeros(1)
@@ -409,11 +409,18 @@ def _without(
 def _refitted(
     fit: "Fit", model: ForwardModel, gone: np.ndarray, seed: int, options: dict[str, Any]
 ) -> tuple[np.ndarray, list[str]]:
-    """Draws `(n, size)` of the posterior without the part `gone` of the record, of the mask's shape, and what the fit warned of."""
+    """Draws `(n, size)` of the posterior without the part `gone` of the record, of the mask's shape, and what the fit warned of.
+
+    Raises
+    ------
+    KeyboardInterrupt : when the refit was interrupted: `fit` would give what it has by then.
+    """
     # What was asked for, not what came of it: a fit that settled early or was interrupted does not shorten its refits.
     asked = json.loads(fit.tree.attrs["inference"]).get("asked", {})
     known = {name: asked[name] for name in KEPT if name in asked}
     again = refit_model(masked(model, gone), fit.method, seed=seed, start=fit, prior_samples=0, **{**known, **options})
+    if again.interrupted:
+        raise KeyboardInterrupt
     latent = again.tree["unconstrained_posterior"]["latent"].to_numpy()
     return latent.reshape(-1, latent.shape[-1]), again.warnings
 

@@ -28,6 +28,10 @@ class Local:
     columns : coordinates of each trajectory's own unknowns, `(R, k)`.
     rest : coordinates of everything else.
     size : `k`.
+
+    Raises
+    ------
+    InputError : when such unknowns have no prior of their own, but one with all others (`with_prior`).
     """
 
     def __init__(self, model: ForwardModel) -> None:
@@ -44,6 +48,11 @@ class Local:
                 prior = path.priors[raw_name]
                 assert isinstance(prior, dist.Independent)  # trajectories are independent, and are the first axis
                 self.priors[f"{name}/{raw_name}"] = prior.base_dist
+        if model.joint is not None and self.priors:
+            raise InputError(
+                f"loo: {next(iter(self.priors))} belongs to one trajectory and has one prior with all other unknowns (with_prior), so that a "
+                "trajectory's own unknowns cannot be integrated out; leave out observations or blocks of times."
+            )
         space, count = coordinates(model), model.population.n_trajectories
         places = [space.offsets[n] + np.arange(np.prod(space.shapes[n], dtype=int)).reshape(count, -1) for n in self.priors]
         self.columns = np.concatenate([np.zeros((count, 0), int), *places], axis=1)

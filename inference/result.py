@@ -84,8 +84,8 @@ class Fit:
         Returns
         -------
         DataFrame
-            One row per quantity; columns of `arviz.summary`, and the median. R-hat and ESS are absent for point estimates and ensembles of them.
-            `attrs["failed_solves"]` says which share of NUTS's transitions met parameters without an equilibrium.
+            One row per quantity; columns of `arviz.summary`, and the median. R-hat and ESS are of NUTS alone: other draws are no chains.
+            `attrs["failed_solves"]` says which share of NUTS's transitions met parameters without an equilibrium, as printing the fit does.
         """
         posterior = self.tree["posterior"].to_dataset()
         parts = {}
@@ -110,7 +110,7 @@ class Fit:
         # ArviZ takes the quantiles of its tail ESS from the configuration: here they are the ends of the interval that is shown.
         tail = 0.5 * (1.0 + ci_prob)
         with az.rc_context({"stats.ci_prob": tail}):
-            kind = "stats" if self.method == "ensemble" else "all"
+            kind = "all" if self.method == "nuts" else "stats"
             tables = [
                 az.summary(xr.Dataset({name: part}), kind=kind, ci_kind="eti", ci_prob=ci_prob, round_to="none")
                 for name, part in parts.items()
@@ -170,8 +170,34 @@ class Fit:
         return intervene(self, *interventions, **options)
 
     def __repr__(self) -> str:
+        """Method and draws, what was lost to failed solves, and the number of warnings, a line each."""
         sizes = self.tree["posterior"].sizes
-        return f"Fit({self.method}, {sizes['chain']} chains x {sizes['draw']} draws, parameters {', '.join(self.parameters)})"
+        draws = f"{sizes['chain']} chains x {sizes['draw']} draws" if self.method == "nuts" else f"{sizes['draw']} draws"
+        told = len(self.warnings)
+        lines = [
+            f"Fit by {self.method}, {draws if self.method != 'point' else 'one point'}, of {', '.join(self.parameters)}",
+            _lost(self),
+            f"{told} warning{'s' if told > 1 else ''}: see its warnings" if told else "no warnings",
+        ]
+        return "\n".join(line for line in lines if line)
+
+
+def _lost(fit: Fit) -> str:
+    """What a fit lost to parameters without an equilibrium, in words; nothing where that is not known."""
+    settings = json.loads(fit.tree.attrs["inference"])
+    if fit.method == "nuts":
+        return lost_to_solves(fit.tree)
+    parts = [
+        f"{settings[name]}{of} {what}"
+        for name, of, what in (
+            ("skipped_updates", f" of {settings.get('num_steps')}", "updates of the guide"),
+            ("rejected_draws", "", "of its draws"),
+            ("failed_members", f" of {settings.get('members')}", "members"),
+            ("failed_solves", f" of {settings.get('evaluations')}", "evaluations of the search"),
+        )
+        if name in settings
+    ]
+    return f"{', '.join(parts)} met parameters whose equilibrium was not found" if parts else ""
 
 
 def best_draw(fit: Fit) -> np.ndarray:

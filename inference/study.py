@@ -1,6 +1,7 @@
 """Simulation studies: every cell of a grid, every replicate, through any executor, resumable, into one tidy table."""
 
 import concurrent.futures
+import contextlib
 import importlib.metadata
 import itertools
 import logging
@@ -97,25 +98,25 @@ def study(
     kept = None
     if checkpoint is not None:
         content = {
-            "content of the function": identity(function, "function"),
-            "content of the options": identity(options, "options"),
+            "content of the function": identity(function, "study: function"),
+            "content of the options": identity(options, "study: options"),
         }
         kept = Checkpoint(checkpoint, about | content, resume=resume)
     # Cell by cell: what a worker has compiled for a cell serves all of its replicates. Numbers go by replicate, so that more can be added.
     jobs = [(r * len(cells) + c, cell, seed + r) for c, cell in enumerate(cells) for r in range(replicates)]
     results: dict[int, dict[str, Any]] = {}
-    if kept is not None:
-        for number, _, _ in jobs:
-            if found := kept.read(f"replicate-{number}"):
-                results[number] = {name: x.item() for name, x in found[0].items()}
     begin = time.perf_counter()
-    with bar(len(jobs), "study", progress) as shown:
-        shown.update(len(results))
-        for number, row in _done(one, fixed, [job for job in jobs if job[0] not in results], executor):
-            results[number] = row
-            if kept is not None:
-                kept.write(f"replicate-{number}", 0, row)
-            shown.update()
+    with contextlib.nullcontext() if kept is None else kept.held():
+        for number, _, _ in jobs:
+            if found := [] if kept is None else kept.read(f"replicate-{number}"):
+                results[number] = {name: x.item() for name, x in found[0].items()}
+        with bar(len(jobs), "study", progress) as shown:
+            shown.update(len(results))
+            for number, row in _done(one, fixed, [job for job in jobs if job[0] not in results], executor):
+                results[number] = row
+                if kept is not None:
+                    kept.write(f"replicate-{number}", 0, row)
+                shown.update()
     rows = [
         {**cell, "replicate": number // len(cells), **results[number]} for number, cell, _ in sorted(jobs, key=lambda j: j[0])
     ]

@@ -1,4 +1,4 @@
-"""What a study's function and options are, told from anything else without pickles: what a checkpoint may go on with."""
+"""What functions and options of a study or a check are, told from anything else without pickles: what a checkpoint may go on with."""
 
 import dataclasses
 import functools
@@ -110,7 +110,7 @@ def _parts(value: Any, where: str, above: tuple[int, ...]) -> Iterator[str]:
             yield from _parts(function, where, inside)
     elif jax.tree_util.all_leaves([value]):
         raise InputError(
-            f"study: {where} is {type(value).__name__}, of which nobody can tell whether it is the same the next time; "
+            f"{where} is {type(value).__name__}, of which nobody can tell whether it is the same the next time; "
             "a checkpoint needs functions of a module, numbers, texts, arrays or dataclasses of these."
         )
     else:

@@ -47,6 +47,11 @@ def prior(model, *, seed):
     return 0.5 * np.random.default_rng(seed).standard_normal((1, DRAWS, 1))
 
 
+def moved(model, *, seed, by):
+    """Draws beside the posterior by so much."""
+    return exact(model, seed=seed) + by
+
+
 def sometimes(model, *, seed):
     """Gives up on about half of the data."""
     if seed % 2:

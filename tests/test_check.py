@@ -1,6 +1,8 @@
 """Protects simulation-based calibration: right samplers pass, wrong ones do not, and nothing is left out in silence."""
 
 import concurrent.futures
+import functools
+import json
 import re
 import xml.etree.ElementTree as ET
 from multiprocessing.reduction import ForkingPickler
@@ -11,12 +13,14 @@ import pandas as pd
 import pytest
 import samplers
 import scipy.stats
+from linear_model import Linear, population
 from one_unknown import NOISE, STARTS, Fragile, calibration, simulated
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import LinearQuadratic
-from bayes_mfg.inference import Check, FitError, check, load_check, processes
+from bayes_mfg.inference import Check, FitError, check, load_check, processes, svi
+from bayes_mfg.inference.checkpoint import Checkpoint
 from bayes_mfg.inference.coordinates import potential
 from bayes_mfg.inference.parallel import Parcel, fingerprint, travels
 from bayes_mfg.inference.uniformity import band, covered, p_value, rank
@@ -218,17 +222,18 @@ def test_page_and_pictures(right, tmp_path):
 
 def test_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
     folder = tmp_path / "kept"
-    calls = []
+    write = Checkpoint.write
 
-    def stopping(model, *, seed):
-        if len(calls) == 4:
+    def stopping(kept, stage, number, arrays):
+        if len(list(folder.glob("*.npz"))) == 4:
             raise KeyboardInterrupt
-        calls.append(seed)
-        return samplers.exact(model, seed=seed)
+        write(kept, stage, number, arrays)
 
-    stopping.__module__, stopping.__qualname__ = samplers.exact.__module__, samplers.exact.__qualname__
-    with pytest.raises(KeyboardInterrupt):
-        check(model, stopping, simulations=8, seed=5, checkpoint=folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "write", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            check(model, samplers.exact, simulations=8, seed=5, checkpoint=folder)
+    assert len(list(folder.glob("*.npz"))) == 4
     whole = check(model, samplers.exact, simulations=8, seed=5)
     again = check(model, samplers.exact, simulations=8, seed=5, checkpoint=folder, resume=True)
     pd.testing.assert_frame_equal(again.ranks, whole.ranks)
@@ -242,20 +247,97 @@ def test_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
         check(model, samplers.exact, simulations=8, seed=5, checkpoint=folder)
 
 
+def test_a_checkpoint_tells_functions_from_others_of_the_same_name(model, tmp_path):
+    """What is bound to a sampler, and what a quantity without a name of its own computes."""
+    first, other = (functools.partial(samplers.moved, by=by) for by in (0.0, 1.0))
+    asked = {"simulations": 1, "seed": 5, "checkpoint": tmp_path / "kept"}
+    check(model, first, quantities=lambda implied: {"last": implied["mu"][:, 0, -1, 0]}, **asked)
+    with pytest.raises(InputError, match="content of method"):
+        check(model, other, quantities=lambda implied: {"last": implied["mu"][:, 0, -1, 0]}, resume=True, **asked)
+    with pytest.raises(InputError, match="content of quantities"):
+        check(model, first, quantities=lambda implied: {"last": implied["mu"][:, 0, -1, 1]}, resume=True, **asked)
+    with pytest.raises(InputError, match=r"check: method: .*by. is object, of which nobody can tell"):
+        check(model, functools.partial(samplers.moved, by=object()), simulations=1, checkpoint=tmp_path / "other")
+    same = functools.partial(samplers.moved, by=0.0)
+    check(model, same, quantities=lambda implied: {"last": implied["mu"][:, 0, -1, 0]}, resume=True, **asked)
+
+
+JUDGED = [
+    {"pareto_k": 0.65, "pareto_k_limit": 0.63, "num_samples": 500},
+    {"pareto_k": 0.62, "pareto_k_limit": 0.63, "num_samples": 500},
+    {"pareto_k": 0.65, "pareto_k_limit": 0.7, "num_samples": 1000},
+    {"pareto_k": -np.inf, "pareto_k_limit": 0.63, "num_samples": 500},
+    {"pareto_k_limit": 0.63, "num_samples": 500},
+    {"pareto_k_limit": 0.3, "num_samples": svi.FEWEST - 1},
+]
+"""What guides are judged by: k above its limit, below it twice, of a guide that is the posterior; no k as ratios or draws are too few."""
+
+
+@pytest.fixture(scope="module")
+def guided(model):
+    """A check of a guide that gives exact draws, but for the second fit, which gives them in order of size, and that is judged as above."""
+    judged = iter(JUDGED)
+
+    def draw(model, method, *, seed, **_):
+        settings = next(judged)
+        flat = samplers.exact(model, seed=seed)
+        flat = np.concatenate([flat, flat[:, ::-1], flat], axis=1)
+        return np.sort(flat, axis=1) if settings is JUDGED[1] else flat, {}, settings, []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bayes_mfg.inference.checks.draw", draw)
+        return check(model, "svi", simulations=len(JUDGED), seed=0, num_samples=500)
+
+
+def test_guides_are_far_off_by_the_limit_that_fit_warns_at(guided, tmp_path):
+    """And those of whose importance ratios too few count for a Pareto k are."""
+    assert guided.far.to_dict() == {0: True, 1: False, 2: False, 3: False, 4: True}
+    assert any(sentence.startswith("In 2 of 5 fits the Pareto k") for sentence in guided.warnings)
+    assert load_check(guided.save(tmp_path / "check.json")).far.equals(guided.far)
+
+
+def test_checks_of_before_limits_were_kept_are_judged_by_the_draws_asked_for(guided, tmp_path):
+    kept = json.loads(guided.save(tmp_path / "check.json").read_text())
+    del kept["ess"]
+    columns = kept["outcomes"]["columns"]
+    columns[columns.index("fit_draws")] = "of no matter"
+    outcomes = kept["outcomes"]
+    place = outcomes["columns"].index("pareto_k_limit")
+    for row in [outcomes["columns"], *outcomes["data"]]:
+        del row[place]
+    outcomes["data"][4][outcomes["columns"].index("pareto_k")] = np.nan
+    (tmp_path / "older.json").write_text(json.dumps(kept))
+    older = load_check(tmp_path / "older.json")
+    assert older.far.to_list() == [True, False, True, False, True, True]
+    assert [s for s in older.warnings if "effective" in s] == [s for s in guided.warnings if "effective" in s] != []
+    assert "least_ess" not in older.table() and older.table()["p_value"].equals(guided.table()["p_value"])
+
+
+def test_one_fit_of_too_few_effective_draws_is_told(guided, right):
+    """Draws in order of size have next to none; estimates from 99 draws are too rough to be told of."""
+    least = guided.ess.min(axis=1)
+    assert least[1] < 10 and least.drop(1).min() > 30
+    assert guided.outcomes["ess"].to_list() == pytest.approx(least.to_list())
+    assert guided.table()["least_ess"].to_dict() == pytest.approx(guided.ess.min().to_dict())
+    assert any(
+        sentence.startswith("In 1 of 6 fits the least effective sample size is below a fifth") for sentence in guided.warnings
+    )
+    assert right.outcomes["ess"].min() < 20 and not right.warnings
+
+
 def test_threads_give_what_one_after_the_other_gives(model, right):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         found = check(model, samplers.exact, simulations=10, seed=0, executor=pool)
     pd.testing.assert_frame_equal(found.ranks, right.ranks.iloc[:10])
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_threads_take_turns_where_everything_is_compiled_anew():
     """NumPyro's handlers belong to the process: two threads that trace at a time would mix them up."""
     options = {"guide": "mean-field", "num_steps": 200, "tolerance": 0, "num_samples": 99, "starts": 1, "num_particles": 2}
-    one = check(small(), "svi", simulations=2, seed=0, **options)
+    one = check(Linear(population()), "svi", simulations=2, seed=0, **options)
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        other = check(small(), "svi", simulations=2, seed=0, executor=pool, **options)
+        other = check(Linear(population()), "svi", simulations=2, seed=0, executor=pool, **options)
     pd.testing.assert_frame_equal(one.ranks, other.ranks)
 
 

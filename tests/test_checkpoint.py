@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from one_unknown import NOISE, Fragile, calibration, simulated
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import Fit, fit, nuts
 from bayes_mfg.inference.checkpoint import Checkpoint
+from bayes_mfg.inference.files import locked
 from bayes_mfg.models import Calibration
 
 pytestmark = pytest.mark.slow
@@ -234,6 +236,37 @@ def test_a_folder_in_use_is_refused(model: Calibration, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             fit(model, "point", **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_a_folder_in_which_a_fit_works_is_nobody_elses(tmp_path: Path) -> None:
+    """Of two that find the same fresh folder empty one goes on; the fit that made it says so at once, and leaves nothing when nothing came of it."""
+    folder, arrays = tmp_path / "kept", {"x": np.zeros(1)}
+    one, other = Checkpoint(folder, {"seed": 1}), Checkpoint(folder, {"seed": 1})
+    with locked(tmp_path), one.held():  # the command line keeps the folder above to itself
+        assert [path.name for path in folder.iterdir()] == ["about.json"]
+        for late in (other, Checkpoint(folder, {"seed": 1}, resume=True)):
+            with pytest.raises(InputError, match="another process is working there"), late.held():
+                pytest.fail("two at a time")
+    assert not any(folder.iterdir())
+    with one.held():
+        one.write("mode", 0, arrays)
+    with pytest.raises(InputError, match="is not empty"), other.held():
+        pytest.fail("into the files of another")
+    with Checkpoint(folder, {"seed": 1}, resume=True).held():
+        assert sorted(path.name for path in folder.iterdir()) == ["about.json", "mode-000000.npz"]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_fit_keeps_others_out_while_it_draws(model: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw(*_: Any, checkpoint: Checkpoint, **__: Any) -> None:
+        with locked(checkpoint.folder):
+            pytest.fail("two at a time")
+
+    monkeypatch.setattr(
+        sys.modules["bayes_mfg.inference.fit"], "draw", draw
+    )  # the package has the function under the module's name
+    with pytest.raises(InputError, match="another process is working there"):
+        fit(model, "point", checkpoint=tmp_path / "kept")
 
 
 def test_modes_are_kept_as_they_are(model: Calibration, tmp_path: Path) -> None:

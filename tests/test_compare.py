@@ -91,9 +91,11 @@ def test_observations_that_are_constants_count_where_they_differ(right):
 
 def test_equals_are_undecided(right):
     """Two sets of draws of one posterior: what is left is the draws' own error."""
-    table = compare({"one": right, "two": posterior(seed=2)})
-    assert table["elpd_diff"].abs().max() < 0.2
-    assert table["weight"].max() < 1.0 + 1e-9
+    pair = {"one": right, "two": posterior(seed=2)}
+    assert compare(pair)["elpd_diff"].abs().max() < 0.2
+    # Stacking may give either everything: its optimum is flat. Weights by differences and their errors may not.
+    for method in ("pseudo-bma", "BB-pseudo-BMA"):
+        np.testing.assert_allclose(compare(pair, method=method)["weight"], 0.5, atol=0.05)
 
 
 def test_order_of_trajectories_and_states_makes_no_difference(right, wrong):

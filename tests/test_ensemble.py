@@ -15,7 +15,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, ensemble, find_mode, fit, load
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.sensitivity import quadratic
-from bayes_mfg.models import Dirichlet
+from bayes_mfg.models import Dirichlet, Gaussian
 
 MEMBERS = 400
 
@@ -94,6 +94,20 @@ def test_an_unknown_noise_is_randomised_in_the_coordinate_that_is_sampled():
     assert 0.8 < score.var() / (2 * count) < 1.2
     others = [k for k in range(len(at)) if k != place]
     assert not np.any(np.asarray(tilts.flat - priors.flat)[:, others])
+
+
+def test_an_unknown_noise_is_randomised_under_a_prior_of_all_unknowns_together():
+    """The same normal prior, written piece by piece and as one: scores of drawn data are the same."""
+    pieces = Linear(population(), observation=Gaussian(scale=dist.LogNormal(np.log(SCALE), 1.0)))
+    whole = pieces.with_prior([0.0, 0.0, np.log(SCALE)], np.eye(3))
+    assert coordinates(pieces).names == ["a/level", "b/level", "scale"]
+    at, scores = np.array([0.5, -0.5, np.log(SCALE)]), []
+    for each in (pieces, whole):
+        both, prior = (ensemble.randomisation(each, at, randomised, 3, 1)[1] for randomised in ("both", "prior"))
+        scores.append((both.flat - prior.flat, both.mu))
+    for one, other in zip(*scores, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+    assert np.all(scores[1][0][:, 2] != 0.0)
 
 
 def test_the_tree_says_how_the_members_were_made(fitted, tmp_path):

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import pytest
 import scipy.stats
 import xarray as xr
+from linear_model import Linear, population
 from one_unknown import GRID, NOISE, STARTS, Fragile, calibration, log_gamma, simulated
 
 from bayes_mfg import inference
@@ -370,13 +371,21 @@ def assert_no_nan(result):
                 assert not np.isnan(variable.to_numpy()).any(), f"{group.path}/{name}"
 
 
-@pytest.mark.long
 @pytest.mark.slow
-def test_updates_that_met_failed_solves_are_skipped_and_leave_no_gap(fragile):
+@pytest.mark.parametrize(
+    "failing",
+    [
+        lambda _: Linear(population(), limit=0.9),
+        pytest.param(lambda get: get("fragile"), marks=pytest.mark.long),
+    ],
+    ids=["without a game", "equilibria"],
+)
+def test_updates_that_met_failed_solves_are_skipped_and_leave_no_gap(failing, request):
     options = {"num_steps": 300, "num_samples": 100, "prior_samples": 20, "num_particles": 4}
-    result = fit(fragile, method="svi", guide="mean-field", seed=0, **options)
+    result = fit(failing(request.getfixturevalue), method="svi", guide="mean-field", seed=0, **options)
     told = json.loads(result.tree.attrs["inference"])
-    assert told["skipped_updates"] > 0
+    assert 0 < told["skipped_updates"] < told["num_steps"]
+    assert f"{told['skipped_updates']} of {told['num_steps']} updates of the guide" in str(result)
     assert result.tree["elbo"].sizes["update"] == told["num_steps"] - told["skipped_updates"]
     assert_no_nan(result)
 

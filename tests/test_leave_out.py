@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import Fit, fit, leave_future_out, log_likelihood, loo
+from bayes_mfg.inference.local import Local
 from bayes_mfg.models import Calibration, Dirichlet, Gaussian, Multinomial, Trajectories
 from bayes_mfg.paths import Constant, Pooled
 
@@ -255,6 +256,15 @@ def test_refits_take_the_options_that_were_asked_for(fitted, monkeypatch):
     assert "num_steps" not in given and "num_samples" not in given
 
 
+def test_an_interrupted_refit_is_no_fit(fitted, monkeypatch):
+    """Ctrl-C ends a refit with the draws so far, and all that leaves out with it."""
+    part = Fit(fitted.tree.copy(), fitted.model)
+    part.tree.attrs = {**fitted.tree.attrs, "inference": json.dumps({"interrupted": True})}
+    monkeypatch.setattr("bayes_mfg.inference.leave_out.refit_model", lambda *_, **__: part)
+    with pytest.raises(KeyboardInterrupt):
+        leave_future_out(fitted, blocks=3)
+
+
 # Unknown initial populations.
 
 
@@ -490,6 +500,19 @@ def test_fits_that_cannot_be_reweighted_are_refused(fitted, data):
     with pytest.raises(InputError, match="without its model"):
         loo(Fit(unknown.tree), "trajectory")
     assert np.isfinite(loo(Fit(fitted.tree), "trajectory").elpd)
+    joint = given(unknown.model.with_prior(np.zeros(9), np.eye(9)), np.repeat(draws, 9, axis=1))
+    for some in (joint, Fit(joint.tree)):
+        with pytest.raises(
+            InputError,
+            match="without its model" if some.model is None else "mu0 belongs to one trajectory and has one prior with all",
+        ):
+            loo(some, "trajectory")
+    assert np.isfinite(loo(joint, "time").elpd)
+    joined = Fit(fitted.tree.copy())
+    joined.tree.attrs = {**fitted.tree.attrs, "prior": "one normal prior of all unknowns together"}
+    with pytest.raises(InputError, match="without its model"):
+        loo(joined, "trajectory")  # names of coordinates do not tell whose they are
+    assert Local(fitted.model.with_prior(np.zeros(1), np.eye(1))).size == 0
     with pytest.raises(InputError, match="chunk"):
         log_likelihood(fitted, chunk=0)
 

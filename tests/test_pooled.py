@@ -363,7 +363,8 @@ def ess(result):
 def test_the_posterior_of_the_pooling_scale_is_the_exact_one(noise, centered):
     """Quartiles at 4 standard errors by the effective sample size; but for chains stuck in a funnel, which say so."""
     if (noise, centered) in ((LITTLE, True),):
-        assert sampled(noise, centered).warnings
+        told = " ".join(sampled(noise, centered).warnings)
+        assert "transitions diverged" in told and ("chains disagree" in told or "effective sample size" in told)
         return
     result = sampled(noise, centered)
     draws = result.tree["posterior"]["x_pooling_scale"].to_numpy()
