@@ -62,12 +62,19 @@ def _identifiability(fit: "Fit", seed: int, progress: bool | None) -> list[Any]:
     return [identifiability(needed(fit, "identifiability"), fit, seed=seed, progress=progress)]
 
 
+def _flows(fit: "Fit", seed: int, progress: bool | None) -> list[Any]:
+    from bayes_mfg.inference import flows
+
+    return [flows(fit, seed=seed)]
+
+
 FINDINGS: dict[str, Callable[["Fit", int, bool | None], list[Any]]] = {
     "uniqueness": _uniqueness,
     "profiles": _profiles,
     "contraction": _contraction,
     "linear-widths": _linear_widths,
     "identifiability": _identifiability,
+    "flows": _flows,
 }
 """What can be found out about a fit with its model, by name; each makes results for `Fit.report(also=...)`."""
 
