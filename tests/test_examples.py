@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayes_mfg.examples import announced_closure, own_game, school_outbreak
+from bayes_mfg.examples import announced_closure, own_game, school_outbreak, tutorial
 
 
 @pytest.mark.long
@@ -43,3 +43,21 @@ def test_scripts_end_with_a_figure(fitted, options, unknowns, tmp_path) -> None:
     assert unknowns <= set(result.tree["posterior"].data_vars)
     drawn = result.plot(tmp_path / "figure.svg").read_text()
     assert all(name in drawn for name in unknowns)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_the_tutorial_mends_what_it_says_is_missing(tmp_path, capsys) -> None:
+    """Of smaller data: early gamma is prior-driven before, and its sd shrinks by what was predicted; loose bounds."""
+    found = tutorial.run(trajectories=4, points=21, draws=4, samples=200, transitions=50, nuts=True)
+    told = capsys.readouterr().out
+    early = {name: found.early(found.sd(name) / tutorial.PRIOR_SD) for name in found.fits}
+    assert "prior-driven until" in found.identified.verdicts["gamma"].reason
+    assert found.early(found.linear["before"]) > 0.7 and early["before"] > 0.6
+    assert early["design"] < 0.5 * early["before"]
+    assert 0.5 < early["design"] / found.design.sd_ratio.value < 2.0
+    assert found.design.against_uniform.value < 1.0
+    assert found.early(found.linear["design"]) < found.early(found.linear["even"])
+    assert {c.place for c in found.design.chosen} <= {"slow", "crowds cost"}
+    assert all(word in told for word in ("mode: squared error", "predicted", "achieved", "Pareto k"))
+    assert found.plot(tmp_path / "figure.svg").read_text().count('class="area"') == 3
