@@ -1,6 +1,6 @@
 """A fit to the noise floor whose parameter is wrong: why, what the data do determine, what to observe to mend it, and the mend carried out.
 
-    python -m bayes_mfg.examples.tutorial --out docs/tutorial.svg
+    python -m bayes_mfg.examples.tutorial --nuts --out docs/tutorial.svg
 
 The arc of arXiv 2606.23155: a linear-quadratic game of three states over [0, 2], gamma(t) = 0.1 + 2.9 t (2 - t), shares with Dirichlet noise of 1e-3.
 Here with 10 trajectories at 41 times in place of 200 at 100. docs/tutorial.md tells what is printed. The options make everything smaller.
