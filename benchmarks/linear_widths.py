@@ -8,7 +8,7 @@
 time, and every gamma(t) leaves its trace. `weak`: two trajectories over [0, 2], noise 1e-2, base rate 2: populations rest for half of the time.
 `wide`: the same with a prior three times as wide. The path is a Gaussian process on log gamma with length scale 0.5 and sd 0.5, or 1.5; the truth is
 an arc from 1 to 2 and back. Initial populations are known, the noise is not. Widths are sds of log gamma(t), linearised at the mode. A row for every
-time, then the sentences.
+time, then the sentences; those of `identifiability` at the mode, which looks at no draw, come last.
 """
 
 import argparse
@@ -46,8 +46,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=750, help="draws of each of the four chains")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    model = model_of(options.case, options.seed)
     fit = bm.inference.fit(
-        model_of(options.case, options.seed),
+        model,
         num_chains=4,
         num_warmup=400,
         num_samples=options.samples,
@@ -64,6 +65,8 @@ def main() -> int:
     print(json.dumps({"case": options.case, **{k: round(v, 4) for k, v in found.table().loc["gamma"].items()}}))
     for sentence in [*found.sentences, *contraction.sentences, *fit.warnings]:
         print(sentence)
+    mode = bm.inference.fit(model, "point", starts=1, prior_samples=0, seed=options.seed)
+    print("identifiability:", *bm.inference.identifiability(model, mode).warnings or ("no warning",))
     return 0
 
 

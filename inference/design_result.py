@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -14,10 +13,10 @@ from bayes_mfg.errors import DataError, InputError
 from bayes_mfg.models import ForwardModel
 
 from .assemble import derived
-from .coordinates import coordinates
 from .design_candidates import Observe
 from .design_plan import Plan, with_data
 from .files import write_whole
+from .identifiability_points import located
 from .report_page import plural
 
 CAVEAT = "Observations are independent in the model; where the same agents are counted again and again they tell less, of every design."
@@ -213,39 +212,37 @@ class Design:
         return with_data(self.plan.model, self.population(uniform=uniform) if population is None else population)
 
     def simulate(self, truth: Any, *, seed: int = 0, uniform: bool = False) -> Population:
-        """Carry the design out by simulation: data of the model's own observations at known unknowns.
+        """Carry the design out by simulation: data of the model's own observations at known unknowns, beside what is there already.
 
         Parameters
         ----------
-        truth : unconstrained coordinates `(size,)` of the design's model, such as a draw from its prior.
+        truth : a dict of values as `identifiability` takes them, such as `{"gamma": path, "noise": 1e-3}`, with the prior median for the rest; or
+            unconstrained coordinates `(size,)` of the design's model, such as a draw from its prior.
         seed : of the noise.
         uniform : of the even design.
 
         Raises
         ------
-        InputError : for another shape, a design that goes on from data that are there (their numbers are not in it), without an equilibrium, and
-            where draws are no population: of `Gaussian`, shares need not sum to one; of `Binomial` with all states, counts to the total.
+        InputError : for another shape, for values that the model's paths cannot follow to one percent, without an equilibrium, and where draws are no
+            population: of `Gaussian`, shares need not sum to one; of `Binomial` with all states, counts to the total.
         """
         blank = self.population(uniform=uniform)
-        if self.plan.there.any():
-            raise InputError("Design: simulate makes all data anew; this design goes on from data that are there.")
         model = with_data(self.plan.model, blank)
-        flat = np.asarray(truth, float)
-        if flat.shape != (coordinates(model).size,):
-            raise InputError(
-                f"Design: truth has shape {flat.shape}; {coordinates(model).size} unconstrained coordinates are needed."
-            )
-        made = derived(model, np.asarray(jnp.asarray(flat))[None], seed, given_data=False)
+        if truth is None:
+            raise InputError("Design: truth is None; a dict of values or an array of coordinates is needed.")
+        flat, _, told = located(model, truth, "Design", "truth")
+        if told:
+            raise InputError(f"Design: truth is none of this model's. {' '.join(told)}")
+        made = derived(model, flat[None], seed, given_data=False)
         if np.any(made["solver/code"] != 0):
             raise InputError("Design: there is no equilibrium at this truth.")
-        values = made["replicate"][0]
-        if blank.counts is None:
-            full = np.where(blank.mask, values, blank.proportions)
-            numbers: dict[str, Any] = {"proportions": full}
-        else:
-            index = [blank.states.index(s) for s in model.columns if s in blank.states]
-            full = np.array(blank.counts)
-            full[..., index] = values[..., : len(index)]
+        index = [blank.states.index(s) for s in model.columns if s in blank.states]
+        old: Any = blank.proportions if blank.counts is None else blank.counts
+        full = np.array(old)
+        full[..., index] = made["replicate"][0][..., : len(index)]
+        full = np.where(blank.mask & ~self.plan.there, full, old)
+        numbers: dict[str, Any] = {"proportions": full}
+        if blank.counts is not None:
             numbers = {"counts": np.where(blank.mask, full, 0), "totals": np.asarray(blank.totals, float)}
         about: dict[str, Any] = {"states": blank.states, "trajectories": blank.trajectories, "time_unit": blank.time_unit}
         try:

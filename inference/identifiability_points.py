@@ -17,75 +17,77 @@ from .linearised import blocks
 from .result import Fit, best_draw
 
 
-def located(model: ForwardModel, at: Any, who: str) -> tuple[np.ndarray, str, list[str]]:
-    """One point, its name, and what must be said of it; `who` asks, for the messages."""
+def located(model: ForwardModel, at: Any, who: str, field: str = "at") -> tuple[np.ndarray, str, list[str]]:
+    """One point, its name, and what must be said of it; `who` asks, by the argument `field`, for the messages."""
     space = coordinates(model)
     if at is None:
         return space.prior_median(), "the prior median", []
     if isinstance(at, Fit):
         if list(at.tree["unconstrained_posterior"]["coordinate"].to_numpy()) != space.names:
-            raise InputError(f"{who}: at is a fit of another model; its unknowns differ.")
+            raise InputError(f"{who}: {field} is a fit of another model; its unknowns differ.")
         flat = at.tree["unconstrained_posterior"]["latent"].to_numpy()
         flat = flat.reshape(-1, flat.shape[-1])
         return (
             (best_draw(at), "the mode of a fit", []) if len(flat) == 1 else (np.median(flat, axis=0), "the median of a fit", [])
         )
     if isinstance(at, str):
-        raise InputError(f"{who}: at is {at!r}; a fit, a dict of values or an array of coordinates is needed.")
+        raise InputError(f"{who}: {field} is {at!r}; a fit, a dict of values or an array of coordinates is needed.")
     if isinstance(at, Mapping):
-        return _at_values(model, at, who)
+        return _at_values(model, at, who, field)
     try:
         flat = np.asarray(at, float)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{who}: at is {at!r}; a fit, a dict of values or an array of coordinates is needed.") from error
+        raise InputError(f"{who}: {field} is {at!r}; a fit, a dict of values or an array of coordinates is needed.") from error
     if flat.shape != (space.size,) or not np.all(np.isfinite(flat)):
-        raise InputError(f"{who}: at has shape {flat.shape}; {space.size} finite unconstrained coordinates are needed.")
+        raise InputError(f"{who}: {field} has shape {flat.shape}; {space.size} finite unconstrained coordinates are needed.")
     return flat, "the given point", []
 
 
-def _at_values(model: ForwardModel, at: Mapping[Any, Any], who: str) -> tuple[np.ndarray, str, list[str]]:
+def _at_values(model: ForwardModel, at: Mapping[Any, Any], who: str, field: str) -> tuple[np.ndarray, str, list[str]]:
     """The point with given parameters: raw unknowns of a path are those nearest to the prior median whose path is the given one."""
     space, parts, told = coordinates(model), blocks(model), []
     flat = np.array(space.prior_median())
     for name, given in at.items():
         if name not in parts:
-            raise InputError(f"{who}: at has {name!r}; the model's unknowns are {listing(list(parts))}.")
-        target = _numbers(name, given, who)
+            raise InputError(f"{who}: {field} has {name!r}; the model's unknowns are {listing(list(parts))}.")
+        target = _numbers(name, given, who, field)
         if name in model.bound:
-            flat[parts[name]], off = _fitted(model, name, target, flat, who)
+            flat[parts[name]], off = _fitted(model, name, target, flat, who, field)
             if off > 0.01:
                 told.append(f"The path of {name} cannot follow the given one: it is off by up to {100 * off:.0f} % of its size.")
             continue
         site = name if name in space.shapes else ""
         shape = np.shape(space.constrain(jnp.asarray(flat)).get(site, np.nan)) if site else ()
         if not site or target.shape not in (shape, shape[1:]):
-            raise InputError(f"{who}: at has {name!r} of shape {target.shape}; {shape} is needed.")
+            raise InputError(f"{who}: {field} has {name!r} of shape {target.shape}; {shape} is needed.")
         sites = {**space.constrain(jnp.asarray(flat)), site: jnp.asarray(np.broadcast_to(target, shape))}
         flat = np.array(space.unconstrain(sites))
         if not np.all(np.isfinite(flat)):
-            raise InputError(f"{who}: at has {name!r} = {given!r}, which its prior excludes.")
+            raise InputError(f"{who}: {field} has {name!r} = {given!r}, which its prior excludes.")
     return flat, "the given values", told
 
 
-def _numbers(name: Any, given: Any, who: str) -> np.ndarray:
+def _numbers(name: Any, given: Any, who: str, field: str) -> np.ndarray:
     try:
         target = np.asarray(given, float)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{who}: at has {name!r} = {given!r}; numbers are needed.") from error
+        raise InputError(f"{who}: {field} has {name!r} = {given!r}; numbers are needed.") from error
     if not np.all(np.isfinite(target)):
-        raise InputError(f"{who}: at has {name!r} = {given!r}; finite numbers are needed.")
+        raise InputError(f"{who}: {field} has {name!r} = {given!r}; finite numbers are needed.")
     return target
 
 
-def _fitted(model: ForwardModel, name: str, target: np.ndarray, start: np.ndarray, who: str) -> tuple[np.ndarray, float]:
+def _fitted(
+    model: ForwardModel, name: str, target: np.ndarray, start: np.ndarray, who: str, field: str
+) -> tuple[np.ndarray, float]:
     """Coordinates of one path that bring it to a target, and how far it stays off, relative to the target's size."""
     path, space, place = model.bound[name], coordinates(model), blocks(model)[name]
     if path.depends_on_population or path.needs_observed:
-        raise InputError(f"{who}: at has {name!r}, whose path depends on a population; give a fit or coordinates.")
-    path.parameter.check(target, f"{who}: at")
+        raise InputError(f"{who}: {field} has {name!r}, whose path depends on a population; give a fit or coordinates.")
+    path.parameter.check(target, f"{who}: {field}")
     shape = (model.grid.points, *path.parameter.shape)
     if target.shape not in (path.parameter.shape, shape):
-        raise InputError(f"{who}: at has {name!r} of shape {target.shape}; {path.parameter.shape} or {shape} is needed.")
+        raise InputError(f"{who}: {field} has {name!r} of shape {target.shape}; {path.parameter.shape} or {shape} is needed.")
     wanted = np.broadcast_to(target, shape)
     size = max(float(np.abs(wanted).max()), 1e-12)
     times, nobody = jnp.asarray(model.grid.times), jnp.full(model.population.n_states, 1.0 / model.population.n_states)

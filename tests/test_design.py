@@ -356,6 +356,38 @@ def test_a_design_is_carried_out(tmp_path):
     assert str(len(found.picked)) in repr(found)
 
 
+def test_a_design_is_carried_out_beside_data_that_are_there():
+    """Two of three states are looked at: old numbers stay, new ones are those of the truth that is given by its values."""
+    mask = np.zeros((1, len(GRID), 3), bool)
+    mask[:, :3, :2] = True
+    old = np.random.default_rng(0).dirichlet([3.0, 3.0, 3.0], (1, len(GRID)))
+    model = Calibration(
+        GAME,
+        Population(GRID, proportions=np.where(mask, old, np.nan), mask=mask),
+        {"gamma": bm.paths.PiecewiseConstant(knots=2, level=1.5, scale=0.5)},
+        bm.models.Gaussian(scale=1e-4),
+        initial=np.array([START]),
+        substeps=2,
+    )
+    found = design(model, {"gamma": 1.0}, candidates=observations(GRID[3:], ["0"], states=[("0", "1")]), budget=2)
+    data = found.simulate({"gamma": 0.5}, seed=3)
+    new = data.mask & ~mask
+    assert np.array_equal(data.mask & mask, mask) and new.sum() == 4 and not new[..., 2].any()
+    np.testing.assert_array_equal(data.proportions[mask], old[mask])
+    mu = bm.equilibrium.solve(GAME, {"gamma": 0.5}, START, bm.equilibrium.TimeGrid(1.0, len(GRID), substeps=2)).mu
+    np.testing.assert_allclose(data.proportions[new], np.asarray(mu)[None][new], atol=5e-4)
+    assert np.ptp(data.proportions[new] - np.asarray(mu)[None][new]) > 0
+    assert found.model(data).population is data
+    for truth, words in (
+        ({"gamma": [0.5, 3.0, 0.5, 3.0, 0.5, 3.0]}, "truth is none .* gamma cannot follow"),
+        ({"delta": 1.0}, "truth has 'delta'"),
+        (np.zeros(7), "truth has shape"),
+        (None, "truth is None"),
+    ):
+        with pytest.raises(InputError, match=words):
+            found.simulate(truth)
+
+
 def test_starts_that_an_experimenter_knows_stand_beside_unknown_ones():
     rows = np.array([[np.nan] * 3, OTHER.shares])
     data = Population(GRID, counts=np.repeat(COUNTS, 2, axis=0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import bayes_mfg as bm
-from bayes_mfg.examples import announced_closure, city_day, own_game, school_outbreak
+from bayes_mfg.examples import announced_closure, city_day, own_game, school_outbreak, tutorial
 
 
 @pytest.mark.long
@@ -66,3 +66,21 @@ def test_auckland_is_read_as_the_example_asks() -> None:
     population = city_day.auckland()
     assert population.states == city_day.SENSORS
     assert population.n_trajectories == 8 and population.n_times == 12
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_the_tutorial_mends_what_it_says_is_missing(tmp_path, capsys) -> None:
+    """Of smaller data: early gamma is prior-driven before, and its sd shrinks by what was predicted; loose bounds."""
+    found = tutorial.run(trajectories=4, points=21, draws=4, samples=200, transitions=50, nuts=True)
+    told = capsys.readouterr().out
+    early = {name: found.early(found.sd(name) / tutorial.PRIOR_SD) for name in found.fits}
+    assert "prior-driven until" in found.identified.verdicts["gamma"].reason
+    assert found.early(found.linear["before"]) > 0.7 and early["before"] > 0.6
+    assert early["design"] < 0.5 * early["before"]
+    assert 0.5 < early["design"] / found.design.sd_ratio.value < 2.0
+    assert found.design.against_uniform.value < 1.0
+    assert found.early(found.linear["design"]) < found.early(found.linear["even"])
+    assert {c.place for c in found.design.chosen} <= {"slow", "crowds cost"}
+    assert all(word in told for word in ("mode: squared error", "predicted", "achieved", "Pareto k"))
+    assert found.plot(tmp_path / "figure.svg").read_text().count('class="area"') == 3

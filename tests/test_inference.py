@@ -28,6 +28,7 @@ from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.fit import _best_draw
 from bayes_mfg.inference.paper import fit_paper
 from bayes_mfg.inference.point import exact_curvature, flat_directions
+from bayes_mfg.inference.result import _varies
 from bayes_mfg.inference.svi import _judged, potentials, psis
 from bayes_mfg.models import Dirichlet
 from bayes_mfg.paths import GaussianProcess, PiecewiseConstant
@@ -689,3 +690,10 @@ def test_only_a_calibration_can_be_fitted(model):
 
 def test_a_model_without_unknowns_is_refused(model):
     refuses(lambda: fit(calibration(model.population, gamma=1.5), method="point"))
+
+
+def test_known_values_that_differ_between_trajectories_are_not_summarised():
+    known = xr.DataArray(np.broadcast_to([1.0, 2.0], (2, 3, 2)), dims=("chain", "draw", "trajectory"))
+    drawn = known + 0.1 * xr.DataArray(np.arange(3.0), dims="draw")
+    assert not _varies(known)
+    assert _varies(drawn)
