@@ -184,6 +184,11 @@ def assemble(
     if keep == "all":
         groups["posterior_predictive"] = _replicates(model, posterior["replicate"], shape)
         groups["log_likelihood"] = _log_likelihood(model, posterior["log_likelihood"], shape)
+    else:
+        # One draw's population and value stay, so that a model can be told from another when the fit is loaded.
+        some = derived(model, flat.reshape(chains * draws, size)[:CHUNK], seed, without=LARGE[2:])
+        dims = ("trajectory", "time", "state")
+        groups["first_draw"] = xr.Dataset({name: (dims, some[name][0]) for name in LARGE[:2] if name == "mu" or model.has_value})
     if stats:
         groups["sample_stats"] = xr.Dataset(
             {name: (("chain", "draw"), value) for name, value in stats.items()},

@@ -21,7 +21,8 @@ _SMALLEST, _LARGEST = 5.0, 22.0
 _MARGIN = 44.0
 _STYLE = (
     ".gains { fill: #14638f; } .loses { fill: #c2410c; } .gains, .loses { stroke: #fff; } .unsure { fill-opacity: .25; } "
-    ".net { stroke: #5b6670; stroke-opacity: .6; fill: none; } .head { fill: #5b6670; stroke: none; } .place { fill: #1c2329; "
+    ".net { stroke: #5b6670; stroke-opacity: .6; fill: none; } .net.unsure { stroke-opacity: .2; } "
+    ".head { fill: #5b6670; stroke: none; } .place { fill: #1c2329; "
     "paint-order: stroke; stroke: #fff; stroke-width: 3px; } "
     ".zero { stroke: #5b6670; } .post90 { fill: #14638f; fill-opacity: .2; }"
 )
@@ -54,8 +55,8 @@ def layout(names: Sequence[str], places: Mapping[str, tuple[float, float]]) -> F
     return drawn
 
 
-def panel(data: xr.Dataset, net: xr.DataArray, places: Mapping[str, tuple[float, float]]) -> str:
-    """Circles of the states and arrows of net flow between them.
+def panel(data: xr.Dataset, net: xr.DataArray, places: Mapping[str, tuple[float, float]], banded: bool = True) -> str:
+    """Circles of the states and arrows of net flow between them; pale where the band holds zero, and everywhere where there are no bands.
 
     Parameters
     ----------
@@ -71,8 +72,8 @@ def panel(data: xr.Dataset, net: xr.DataArray, places: Mapping[str, tuple[float,
     radius = np.maximum(_SMALLEST, largest * np.sqrt(np.clip(share, 0, None) / max(float(share.max()), 1e-12)))
     tail = 0.5 * (1 - BAND)
     low, middle, high = net.sum("interval").quantile([tail, 0.5, 1 - tail], "draw").to_numpy()
-    whole = data["moved"].sum("interval").median("draw").to_numpy()
-    between = whole - whole.T
+    whole = data["moved"].sum("interval").transpose("draw", "origin", "destination").to_numpy()
+    least, between = np.quantile(whole - whole.swapaxes(1, 2), [tail, 0.5], axis=0)
     order = np.argsort(-between, axis=None, kind="stable")[:MOST_LINES]
     lines = [(int(k) // len(names), int(k) % len(names)) for k in order if between.flat[k] > 0]
     widest = max((between[i, j] for i, j in lines), default=1.0)
@@ -80,9 +81,11 @@ def panel(data: xr.Dataset, net: xr.DataArray, places: Mapping[str, tuple[float,
         f"Largest net flow: {names[lines[0][0]]} to {names[lines[0][1]]}, {number(float(widest))}." if lines else "No net flows."
     )
     out = [f'<svg viewBox="0 0 {WIDTH} {TALL}" role="img"><title>Places and net flows</title><desc>{escape(told)}</desc>']
-    out += [_arrow(at[i], at[j], float(radius[i]), float(radius[j]), float(between[i, j] / widest)) for i, j in reversed(lines)]
+    for i, j in reversed(lines):
+        sure = banded and least[i, j] > 0
+        out.append(_arrow(at[i], at[j], float(radius[i]), float(radius[j]), float(between[i, j] / widest), sure))
     for k, name in enumerate(names):
-        style = ("gains" if middle[k] > 0 else "loses") + (" unsure" if low[k] <= 0 <= high[k] else "")
+        style = ("gains" if middle[k] > 0 else "loses") + ("" if banded and (low[k] > 0 or high[k] < 0) else " unsure")
         tip = f"{name}: mean share {number(float(share[k]))}; net {number(float(middle[k]))}, {number(float(low[k]))} to {number(float(high[k]))}"
         out.append(
             f'<circle class="{style}" cx="{at[k, 0]:.1f}" cy="{at[k, 1]:.1f}" r="{radius[k]:.1f}"><title>{escape(tip)}</title></circle>'
@@ -94,7 +97,7 @@ def panel(data: xr.Dataset, net: xr.DataArray, places: Mapping[str, tuple[float,
     return "".join(out) + "</svg>"
 
 
-def _arrow(start: Floats, end: Floats, clear: float, reach: float, share: float) -> str:
+def _arrow(start: Floats, end: Floats, clear: float, reach: float, share: float, sure: bool) -> str:
     """A line from one circle's edge to another's with a head; nothing where circles touch."""
     along = end - start
     length = float(np.hypot(*along))
@@ -107,8 +110,9 @@ def _arrow(start: Floats, end: Floats, clear: float, reach: float, share: float)
     first, tip = start + clear * unit, end - reach * unit
     base = tip - head * unit
     corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in (tip, base + 0.5 * head * side, base - 0.5 * head * side))
-    line = f'<path class="net" style="stroke-width:{width:.1f}" d="M{first[0]:.1f},{first[1]:.1f} L{base[0]:.1f},{base[1]:.1f}"/>'
-    return f'{line}<polygon class="head" points="{corners}"/>'
+    pale = "" if sure else " unsure"
+    line = f'<path class="net{pale}" style="stroke-width:{width:.1f}" d="M{first[0]:.1f},{first[1]:.1f} L{base[0]:.1f},{base[1]:.1f}"/>'
+    return f'{line}<polygon class="head{pale}" points="{corners}"/>'
 
 
 def picture(drawn: str, over_time: Sequence[tuple[str, str]]) -> str:

@@ -38,6 +38,9 @@ BAND = 0.9
 DRAWS = 200
 """Posterior draws that are used unless told otherwise."""
 
+LEAST_DRAWS = 20
+"""Draws below which there are no bands: nothing is said to gain or lose for sure."""
+
 TOLD = 3
 """Pairs of states that sentences name."""
 
@@ -56,12 +59,21 @@ class Flows:
     trajectories : names of those that the means are of.
     places : state -> longitude and latitude, of the states that have a place on a map; empty where the data say nothing of places.
     lost : draws left out because an equilibrium was not found again.
+    seen : time of the last datum; what comes later is a forecast.
+    cautions : what the fit warns of.
     """
 
     data: xr.Dataset
     trajectories: tuple[str, ...]
     places: dict[str, tuple[float, float]]
     lost: int = 0
+    seen: float = np.inf
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def banded(self) -> bool:
+        """Whether there are draws enough for bands; a point estimate has one."""
+        return int(self.data.sizes["draw"]) >= LEAST_DRAWS
 
     @property
     def net(self) -> xr.DataArray:
@@ -82,12 +94,13 @@ class Flows:
         -------
         DataFrame
             `moved`, the median share of the population that moves so over the whole time, with its interval; `busiest`, the middle of the interval in
-            which the median is largest. The index is "origin to destination".
+            which the median per unit of time is largest. The index is "origin to destination".
         """
         tail = 0.5 * (1.0 - ci_prob)
         moved = self.data["moved"]
         low, middle, high = moved.sum("interval").quantile([tail, 0.5, 1 - tail], "draw").to_numpy()
-        busiest = moved["interval"].to_numpy()[np.argmax(moved.median("draw").to_numpy(), axis=0)]
+        pace = (moved / self._steps()).median("draw").transpose("interval", "origin", "destination").to_numpy()
+        busiest = moved["interval"].to_numpy()[np.argmax(pace, axis=0)]
         names = [str(name) for name in moved["origin"].to_numpy()]
         rows = [
             (f"{a} to {b}", middle[i, j], low[i, j], high[i, j], busiest[i, j])
@@ -103,38 +116,45 @@ class Flows:
     def sentences(self) -> list[str]:
         """The largest flows, and which states gain and lose, in plain words."""
         table = self.table()
-        many = plural(len(self.trajectories), "trajectory")
+        ends = self.data["time"].to_numpy()
+        bands = (
+            f"bands hold {BAND:.0%} of {plural(self.data.sizes['draw'], 'draw')}"
+            if self.banded
+            else "without bands, of a point or too few draws"
+        )
+        ahead = f", from {number(float(self.seen))} on a forecast" if self.seen < ends[-1] - 1e-9 else ""
         said = [
-            f"Flows are means over {many}, as shares of the whole population; bands hold {BAND:.0%} of {plural(self.data.sizes['draw'], 'draw')}."
+            f"Flows from {number(float(ends[0]))} to {number(float(ends[-1]))}{ahead}: means over {plural(len(self.trajectories), 'trajectory')}, "
+            f"as shares of the whole population; {bands}."
         ]
         if len(table):
-            most = [
-                f"{row.Index} ({number(float(row.moved))}, {number(float(row.low))} to {number(float(row.high))}, busiest at "
-                f"{number(float(row.busiest))})"
-                for row in table.head(TOLD).itertuples()
-            ]
+            most = []
+            for row in table.head(TOLD).itertuples():
+                band = f", {number(float(row.low))} to {number(float(row.high))}" if self.banded else ""
+                most.append(f"{row.Index} ({number(float(row.moved))}{band}, busiest at {number(float(row.busiest))})")
             said.append(f"Most move from {listing(most)}.")
         else:
             said.append("Nobody moves.")
         low, middle, high = self.net.sum("interval").quantile([0.5 - BAND / 2, 0.5, 0.5 + BAND / 2], "draw").to_numpy()
         names = [str(name) for name in self.data["state"].to_numpy()]
         for word, sure in (("gain", low > 0), ("lose", high < 0)):
-            found = [f"{names[k]} ({number(float(middle[k]))})" for k in np.argsort(-np.abs(middle)) if sure[k]]
+            found = [f"{names[k]} ({number(float(middle[k]))})" for k in np.argsort(-np.abs(middle)) if sure[k] and self.banded]
             if found:
                 said.append(f"Over the whole time the band says that {listing(found)} {word}{'s' if len(found) == 1 else ''}.")
         if self.lost:
             said.append(f"{plural(self.lost, 'draw')} left out: an equilibrium was not found again.")
-        return said
+        return [*said, *(f"The fit warns: {text}" for text in self.cautions)]
 
     @property
     def drawn(self) -> str:
         """The map, or a ring where there are no places, as an SVG drawing for a page."""
-        return panel(self.data, self.net, self.places)
+        return panel(self.data, self.net, self.places, self.banded)
 
     @property
     def figures(self) -> str:
         """Markup of a report's figures: the map, and the net flow into the states that change most, over time."""
-        words = "circles: mean share; filled by what is gained (blue) or lost (orange), pale where the band holds zero; lines: net moves"
+        pale = "where the band holds zero" if self.banded else "for there are no bands"
+        words = f"circles: mean share; filled by what is gained (blue) or lost (orange), arrows: net moves; pale {pale}"
         shown = [figure(self.drawn, "Map" if located(self.data, self.places) else "States", "", words)]
         return charts(
             [*shown, *(figure(drawing, f"into {name}", "net, share per unit of time") for name, drawing in self._over_time())]
@@ -156,11 +176,9 @@ class Flows:
             at = int(np.argmax(np.abs(middle)))
             band = f"{number(float(below[at]))} to {number(float(above[at]))}"
             words = f"Largest at {number(float(times[at]))}: {number(float(middle[at]))}, from {band}."
-            layers: list[Layer] = [
-                Line(ends, (0.0, 0.0), "zero"),
-                Band(times, below, above, "post90"),
-                Line(times, middle, "median"),
-            ]
+            layers: list[Layer] = [Line(ends, (0.0, 0.0), "zero"), Line(times, middle, "median")]
+            if self.banded:
+                layers.insert(1, Band(times, below, above, "post90"))
             drawings.append(
                 (names[k], chart(layers, title=names[k], description=words, x_label="time", x_range=ends, y_range=(low, high)))
             )
@@ -182,8 +200,8 @@ class Flows:
 def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[str] | None = None, seed: int = 0) -> Flows:
     """Who moves where, and when, in every posterior draw's equilibrium.
 
-    In each interval of the solver's grid the flow from x to y is the mean share in x times the rate from x to y at the interval's middle, which is
-    what the default scheme integrates; net flows add up to changes of the population to second order in the solver's steps.
+    In each interval of the solver's grid the flow from x to y is the mean share in x times the rate from x to y at the interval's middle. In the
+    exponential scheme net flows add up to changes of the population to second order in the solver's steps, in the paper's to first.
 
     Parameters
     ----------
@@ -245,7 +263,9 @@ def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[st
             "state": states,
         },
     )
-    return Flows(data, tuple(map(str, names)), _places(model.population.provenance, states), int((~good).sum()))
+    places = _places(model.population.provenance, states)
+    seen = float(model.population.times[-1])
+    return Flows(data, tuple(map(str, names)), places, int((~good).sum()), seen, tuple(fit.warnings))
 
 
 def _one(model: Calibration) -> Any:

@@ -266,7 +266,8 @@ def diagnostics(tree: xr.DataTree, rows: Sequence[Convergence]) -> str:
     if not rows:
         return absent("This fit holds no posterior draws.") + _by_chain(tree)
     chains = sampled(tree)
-    parts = [_judged(rows, chains, "Convergence of parameters, population and value")]
+    whole = any(row.name == "mu" for row in rows)
+    parts = [_judged(rows, chains, "Convergence of parameters, population and value" if whole else "Convergence of parameters")]
     if chains:
         text = (
             f"R-hat (rank-normalised, split) of at most {R_HAT} and bulk and tail ESS of at least {ESS:.0f} are wanted. For "

@@ -266,7 +266,8 @@ def _solves_alike(tree: xr.DataTree, model: ForwardModel) -> bool:
     again, kept = derived(model, flat, 0), tree["posterior"].to_dataset().isel(chain=0, draw=0)
     pairs = [(again[f"parameter/{name}"], kept[name]) for name in model.bound]
     if "branch" not in kept:  # else populations are those of a random one
-        pairs += [(again[name], kept[name]) for name in ("mu", "value") if name in kept]
+        first = tree["first_draw"].to_dataset() if "first_draw" in tree.children else kept
+        pairs += [(again[name], first[name]) for name in ("mu", "value") if name in first]
     same = SAME if again["mu"].dtype == np.float64 else SAME_IN_SINGLE
     return all(new.size == old.size and np.allclose(np.ravel(new), np.ravel(old), rtol=same, atol=same) for new, old in pairs)
 

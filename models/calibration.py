@@ -476,7 +476,9 @@ class Calibration(ForwardModel):
         constants = {
             field.name: float(value) if np.size(value := getattr(game, field.name)) == 1 else np.asarray(value).tolist()
             for field in dataclasses.fields(game)
-            if isinstance(getattr(game, field.name), int | float | np.ndarray | jax.Array) and field.name not in self.paths
+            if isinstance(value := getattr(game, field.name), int | float | np.ndarray | jax.Array)
+            and not isinstance(value, bool)  # which formula, not which number
+            and field.name not in self.paths
         }
         return {
             "name": type(game).__name__,

@@ -241,6 +241,9 @@ def test_a_fit_can_keep_parameters_alone_and_everything_else_comes_from_its_draw
     np.testing.assert_allclose(
         inference.loo(again, by="observation").elpd, inference.loo(fitted, by="observation").elpd, rtol=1e-9
     )
+    others = calibration(model.population, initial=STARTS[::-1])
+    with pytest.raises(InputError, match="their equilibria differ"):
+        load(tmp_path / "lean.nc", others)
     with pytest.raises(InputError, match="keep is 'some'; it is one of all, parameters"):
         fit(model, keep="some")
 

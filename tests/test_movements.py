@@ -5,6 +5,7 @@ import json
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid, solve
@@ -13,7 +14,7 @@ from bayes_mfg.games import LinearQuadratic
 from bayes_mfg.inference import Fit, flows, movement_map
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
-from bayes_mfg.inference.movements import moves
+from bayes_mfg.inference.movements import Flows, moves
 from bayes_mfg.models import Calibration, Multinomial
 from bayes_mfg.paths import Pooled
 
@@ -21,7 +22,7 @@ GRID = TimeGrid(horizon=1.2, points=7, substeps=4)
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
 GAME = LinearQuadratic(base_rate=0.6, terminal_slope=1.5, congestion=1.0)
 PLACES = {"A": (-122.42, 37.80), "B": (-122.40, 37.78)}
-DRAWS = 6
+DRAWS = 24
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,48 @@ def test_a_draw_without_an_equilibrium_is_counted(fitted) -> None:
     tree = fitted.tree.copy(deep=True)
     tree["unconstrained_posterior"]["latent"][0, 2] = np.nan
     left = flows(Fit(tree, fitted.model))
-    assert left.lost == 1 and left.data["draw"].to_numpy().tolist() == [0, 1, 3, 4, 5]
+    assert left.lost == 1 and left.data["draw"].to_numpy().tolist() == [0, 1, *range(3, DRAWS)]
     assert any("1 draw left out" in sentence for sentence in left.sentences)
     assert json.dumps(left.sentences)
+
+
+def test_a_point_has_no_bands(fitted) -> None:
+    tree = fitted.tree.copy(deep=True)
+    tree.attrs["warnings"] = json.dumps(["The guide is far from the posterior."])
+    one = flows(Fit(tree, fitted.model), num_draws=1)
+    assert not one.banded and "without bands" in one.sentences[0]
+    assert not any("the band says" in text or " to 0." in text for text in one.sentences)
+    assert one.sentences[-1] == "The fit warns: The guide is far from the posterior."
+    assert one.drawn.count("<circle") == one.drawn.count('loses unsure"') + one.drawn.count('gains unsure"') == 3
+    assert one.drawn.count('class="net') == one.drawn.count('class="net unsure"') > 0
+    assert "post90" not in one.figures
+
+
+def test_arrows_go_by_the_draws_net_flows() -> None:
+    """Differences of medians are no medians of differences."""
+    moved = np.zeros((3, 1, 2, 2))
+    moved[:, 0, 0, 1], moved[:, 0, 1, 0] = (0.30, 0.20, 0.10), (0.25, 0.15, 0.40)
+    states = ["A", "B"]
+    data = xr.Dataset(
+        {
+            "moved": (("draw", "interval", "origin", "destination"), moved),
+            "mu": (("draw", "time", "state"), np.full((3, 2, 2), 0.5)),
+        },
+        coords={"interval": [5.0], "time": [0.0, 10.0], "origin": states, "destination": states, "state": states},
+    )
+    found = Flows(data, ("day",), {}, seen=4.0)
+    assert "Largest net flow: A to B, 0.0500" in found.drawn
+    assert found.sentences[0].startswith("Flows from 0 to 10.0, from 4.00 on a forecast: means over 1 trajectory")
+
+
+def test_the_busiest_interval_is_that_of_the_fastest_flow() -> None:
+    moved = np.zeros((1, 2, 2, 2))
+    moved[0, :, 0, 1] = 0.1, 0.2
+    data = xr.Dataset(
+        {
+            "moved": (("draw", "interval", "origin", "destination"), moved),
+            "mu": (("draw", "time", "state"), np.full((1, 3, 2), 0.5)),
+        },
+        coords={"interval": [0.5, 5.5], "time": [0.0, 1.0, 10.0], "origin": [0, 1], "destination": [0, 1], "state": [0, 1]},
+    )
+    assert Flows(data, ("day",), {}).table().loc["0 to 1", "busiest"] == 0.5

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bayes_mfg.cli import main
-from bayes_mfg.commands.beside import add_findings, findings
+from bayes_mfg.commands.beside import add_findings
 from bayes_mfg.commands.printing import print_findings
 from bayes_mfg.config.calibration import load_config
 from bayes_mfg.config.report import FINDINGS, find
@@ -204,8 +204,11 @@ def test_a_finding_costs_no_report(folder: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(FINDINGS, "contraction", lambda *_: ["no result"])
     _, (why,) = add_findings(fit, ["contraction"], tmp_path, False)
     assert "also holds 'no result'" in why and not any(tmp_path.iterdir())
-    with pytest.raises(MemoryError):
-        findings(fit, ["profiles"], False, (InputError, FitError))
+    monkeypatch.setitem(FINDINGS, "contraction", failing(ZeroDivisionError("odd")))
+    with pytest.raises(ZeroDivisionError):
+        main(["report", "run", "--also", "contraction", "uniqueness", "--out", str(tmp_path / "page.html")])
+    assert "margin" in (tmp_path / "page.html").read_text(encoding="utf-8")  # what was found is there
+    (tmp_path / "page.html").unlink()
     part = types.SimpleNamespace(interrupted=True)
     assert add_findings(part, ["uniqueness"], tmp_path, False) == ([], ["uniqueness is left to the finished fit"])
 

@@ -62,10 +62,8 @@ def add_findings(result: "Fit", names: Sequence[str], work: Path, progress: bool
     return found, told
 
 
-def findings(
-    result: "Fit", names: Sequence[str], progress: bool | None, survived: tuple[type[Exception], ...] = (Exception,)
-) -> tuple[list[Any], dict[str, Exception]]:
-    """Findings on a fit, each by itself, and the errors by which some could not be made, of the kinds that are survived."""
+def findings(result: "Fit", names: Sequence[str], progress: bool | None) -> tuple[list[Any], dict[str, Exception]]:
+    """Findings on a fit, each by itself, and the errors by which some could not be made."""
     from bayes_mfg.inference.report_findings import told
 
     found: list[Any] = []
@@ -76,7 +74,7 @@ def findings(
             for title, said, warned in map(told, made):
                 log.info("%s:\n%s", title, "\n".join([*said, *warned]))
             found += made
-        except survived as error:
+        except Exception as error:
             log.info("no %s", name, exc_info=True)
             failed[name] = error
     return found, failed

@@ -41,11 +41,13 @@ def summary(result: "Fit") -> list[str]:
     for state, (inside, total) in (coverage(result.tree) or {}).items():
         lines.append(f"{state}: {inside} of {total} observations inside the 90 % predictive band")
     if result.method == "nuts":
-        judged = [row for row in convergence(group(result.tree, "posterior")) if row.checked]
+        rows = convergence(group(result.tree, "posterior"))
+        judged = [row for row in rows if row.checked]
+        over = "parameters, populations and values" if any(row.name == "mu" for row in rows) else "parameters"
         ess = min(min(row.ess_bulk, row.ess_tail) for row in judged)
         stats = group(result.tree, "sample_stats")
         lines.append(
-            f"over parameters, populations and values: largest R-hat {max(row.r_hat for row in judged):.3f}, smallest ESS {ess:.0f}; "
+            f"over {over}: largest R-hat {max(row.r_hat for row in judged):.3f}, smallest ESS {ess:.0f}; "
             f"{int(stats['diverging'].sum())} divergences; {lost_to_solves(result.tree)}"
         )
     if result.method == "point":

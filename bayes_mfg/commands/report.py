@@ -45,16 +45,19 @@ def run(options: argparse.Namespace, words: str) -> None:
         return
     fit = load(path, build_model(load_config(config)))
     with _unheard():
-        found, failed = findings(fit, list(dict.fromkeys(options.also)), None, (InputError, FitError))
+        found, failed = findings(fit, list(dict.fromkeys(options.also)), None)
     trouble = "; ".join(unmade(name, error) for name, error in failed.items())
+    unforeseen = next((error for error in failed.values() if not isinstance(error, InputError | FitError)), None)
     if not found:
-        raise (
+        raise unforeseen or (
             InputError(f"{trouble}.")
             if all(isinstance(error, InputError) for error in failed.values())
             else FitError(f"{trouble}.")
         )
     print_findings(found)
     print(f"report: {fit.report(target, found)}")
+    if unforeseen is not None:
+        raise unforeseen  # after what was found is safe
     if failed:
         raise FitError(f"the report is written, but {trouble}.")
 

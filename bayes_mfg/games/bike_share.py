@@ -23,7 +23,7 @@ class BikeShare(Game):
     effort weight `B`, congestion `C` at the destination and a worth `k` of each ride; terminal cost `w(x)`; best response
     `a = max(0, r(x, y) + (k(x, y) - C mu(y) - (u(y) - u(x))) / (2 B))`. Both variants of the paper are in it: `k = 0` with a congestion and a
     terminal cost, and `C = 0`, `w = 0` with a neural `k(t, mu)`. With `C`, `k` and `w` all zero the value is flat, and this is the forward
-    mean-field dynamics at the base rates.
+    mean-field dynamics at the base rates (with the hard response; a smooth one rides a little more).
 
     Not identified: diagonals of `r` and `k`, which do not enter; a number added to the whole terminal cost; a common factor of `B`, `C`, `k` and
     `w`; a potential `phi(y) - phi(x)` added to `k` and `phi` to `w`, which the value takes up. The Hamiltonian's minimum over `a` is that of
