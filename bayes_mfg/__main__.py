@@ -1,8 +1,6 @@
 """`python -m bayes_mfg` is the same as `bayes-mfg`."""
 
-import sys
-
-from bayes_mfg.cli import main
+from bayes_mfg.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

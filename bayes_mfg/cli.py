@@ -10,6 +10,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from bayes_mfg import __version__
 from bayes_mfg.commands import design, fit, identify, intervene, report, reproduce, simulate, study
@@ -58,6 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _complain(error, 1)
     return 0
+
+
+def program() -> NoReturn:
+    """`main` as a process of its own, whose end is its exit status."""
+    try:
+        status = main()
+    except SystemExit as leave:  # asked to end: threads may be inside compiled code, which an orderly end of the interpreter would tear down by force
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(leave.code or 0))
+    sys.exit(status)
 
 
 @contextlib.contextmanager

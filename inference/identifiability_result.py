@@ -147,8 +147,8 @@ class Identifiability:
 
         Columns: `verdict`, `cause`, `partners`; `ratio`, the median over times and entries of posterior over prior sd, with `least` and `most`;
         `sway`, the median of what other priors would move in posterior sds; `alone`, the ratio if all other unknowns were known; `contraction`,
-        1 minus the mean ratio, as the report of a fit has it; and `curved`, the largest factor by which the ratio differs within the linearised
-        posterior. All but the last of what the verdict counts.
+        1 minus `ratio` (a report of a fit has 1 minus the mean ratio); and `curved`, the largest factor by which the ratio differs within the
+        linearised posterior. All but the last of what the verdict counts.
         """
         rows = {}
         for name, v in self.verdicts.items():
@@ -162,7 +162,7 @@ class Identifiability:
                 "most": float(ratio.max()),
                 "sway": float(np.median(_finite(v.sway[v.counted]))),
                 "alone": float(np.median(_finite(v.alone[v.counted]))),
-                "contraction": float(1.0 - ratio.mean()),
+                "contraction": float(1.0 - np.median(ratio)),
                 "curved": float(_finite(v.curved).max()),
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("unknown")

@@ -266,7 +266,7 @@ def reason(times: np.ndarray, told: Judged, empty: list[Direction]) -> str:
         grades = [words.grade(r, s) if np.isfinite(r) else "" for r, s in zip(line, sway, strict=True)]
         mixed = len(set(grades) - {""}) > 1
         said += f" as a whole; {words.along(times, grades)}" if mixed else ""
-    said += f"; the posterior's sd is {middle} of the prior's" + (f" ({low} to {high})" if low != high else "")
+    said += f"; the posterior's sd is {middle} of the prior's" + (f" (median; {low} to {high})" if low != high else "")
     if cause == "invariant":
         names = {d.sentence.split(": nothing")[0] for d in empty if d.kind == "invariant" and d.shares[name] >= words.SHARE}
         what = "; ".join(sorted(n[0].lower() + n[1:] for n in names))
@@ -275,7 +275,7 @@ def reason(times: np.ndarray, told: Judged, empty: list[Direction]) -> str:
         said += (
             f", because {words.listing([name, *partners])} can move together without a trace in what is observed"
             if partners
-            else ", because nothing that is observed moves with it"
+            else f", because nothing that is observed moves with it{' where it is prior-driven' if mixed else ''}"
         )
     elif cause == "confounded":
         known = words.number(float(np.nanmedian(told.alone[told.counted])))

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from bayes_mfg import cli
 from bayes_mfg.cli import main
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, load, nuts
@@ -265,6 +266,33 @@ def test_a_request_to_end_leaves_nothing(folder: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("code", [0, 1, 2, 130])
+def test_a_process_ends_with_its_status(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "main", lambda: code)
+    with pytest.raises(SystemExit) as left:
+        cli.program()
+    assert left.value.code == code
+
+
+def test_a_process_that_was_asked_to_end_does_so_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not through the interpreter's own end, which aborts where a thread is inside compiled code."""
+
+    def asked() -> int:
+        sys.stdout.write("kept")
+        raise SystemExit(143)
+
+    def ended(status: int) -> None:
+        raise InterruptedError(status)
+
+    monkeypatch.setattr(cli, "main", asked)
+    monkeypatch.setattr(cli.os, "_exit", ended)
+    with pytest.raises(InterruptedError, match="143"):
+        cli.program()
+    assert capsys.readouterr().out == "kept"
+
+
 def test_a_killed_run_goes_on_to_the_same_draws(folder: Path) -> None:
     """SIGKILL in the middle of the sampling leaves what was kept, hidden; nothing takes its place, and `--resume` ends as if nothing had happened."""
     command = [sys.executable, "-m", "bayes_mfg", "fit", "quick.toml", "--quiet", "--out"]

@@ -50,6 +50,8 @@ def run_demo(options: argparse.Namespace, words: str) -> None:
 
     with importlib.resources.as_file(importlib.resources.files("bayes_mfg.examples") / DEMO) as path:
         config = load_config(path)
+    if not options.quiet:
+        print("The demo samples for one to three minutes on two cores, the first time with compiling.", flush=True)
     _fit(config, options, words)
 
 
