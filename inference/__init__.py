@@ -12,6 +12,7 @@ from .errors import FitError
 from .fit import fit
 from .forecast import energy_of_draws, forecast_scores, wis_of_draws
 from .identifiability import identifiability
+from .identifiability_prior import OverPrior, identifiability_over_prior
 from .identifiability_result import Direction, Identifiability, Verdict
 from .intervene import intervene
 from .intervention_result import Intervention
@@ -58,6 +59,7 @@ __all__ = [
     "MeanOf",
     "Mode",
     "Observe",
+    "OverPrior",
     "Persistence",
     "Posteriors",
     "Profile",
@@ -81,6 +83,7 @@ __all__ = [
     "forecast_origins",
     "forecast_scores",
     "identifiability",
+    "identifiability_over_prior",
     "intervene",
     "last_layer",
     "learn_prior",

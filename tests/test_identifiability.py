@@ -16,6 +16,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.games import BikeShare, LinearQuadratic, Parameter
 from bayes_mfg.inference import identifiability, sensitivity
 from bayes_mfg.inference.coordinates import coordinates
+from bayes_mfg.inference.identifiability_prior import VERDICTS
 from bayes_mfg.inference.information import information, natural
 from bayes_mfg.inference.linearised import blocks, prior_scale, rows, score_root
 from bayes_mfg.inference.sensitivity import sensitivities
@@ -322,6 +323,38 @@ def test_points_are_what_was_given():
     at_mode = identifiability(model, fit, checked=0)
     assert at_mode.at == "the mode of a fit"
     np.testing.assert_allclose(at_mode.values["gamma"], fit.tree["posterior"]["gamma"].to_numpy()[0, 0, 0], rtol=1e-9)
+
+
+def test_over_the_prior_verdicts_are_counted():
+    from linear_model import Linear, population
+
+    at_median = identifiability(Linear(population()), checked=0)
+    every = bm.inference.identifiability_over_prior(Linear(population()), 5)
+    table = every.table()
+    for name, verdict in at_median.verdicts.items():  # a linear model has one answer
+        assert table.loc[name, verdict.verdict] == 1.0 and table.loc[name, list(VERDICTS)].sum() == 1.0
+        np.testing.assert_allclose(table.loc[name, ["low", "ratio", "high"]].astype(float), float(verdict.ratio), rtol=1e-9)
+        assert any(text.startswith(f"{name}: {verdict.verdict} at 5 of 5; ") for text in every.sentences)
+    assert every.failed == 0 and len(every.found) == 5
+    limited = Linear(population(), limit=0.0)
+    half = bm.inference.identifiability_over_prior(limited, 20, seed=1)
+    assert 4 <= half.failed == 20 - len(half.found) <= 16
+    assert half.sentences[-1].startswith(f"{half.failed} of 20 draws have no equilibrium")
+    with pytest.raises(bm.inference.FitError, match="no draw of the prior has an equilibrium"):
+        bm.inference.identifiability_over_prior(Linear(population(), limit=-50.0), 3)
+    for wrong in ({"draws": 0}, {"draws": 2.5}, {"seed": -1}):
+        with pytest.raises(InputError, match="identifiability_over_prior: "):
+            bm.inference.identifiability_over_prior(limited, **wrong)
+
+
+@pytest.mark.slow
+def test_a_parameter_can_be_identified_at_some_draws_and_not_at_others():
+    """A game in which gamma matters the less the smaller it is."""
+    model = identified.calibration(
+        LinearQuadratic(terminal_slope=0.2), {"gamma": identified.about(1.0, 2.0)}, identified.STARTS[:1]
+    )
+    table = bm.inference.identifiability_over_prior(model, 12).table()
+    assert table.loc["gamma", "low"] < 0.5 * table.loc["gamma", "high"]
 
 
 def test_a_point_without_equilibrium_or_finite_derivatives_is_refused_and_those_around_it_are_told():

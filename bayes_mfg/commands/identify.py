@@ -12,6 +12,9 @@ def add(command: Add) -> None:
     """Declare the command."""
     parser = command("identify", run, "say what the data of a config can tell about its unknowns, before any fit")
     add_config(parser)
+    parser.add_argument(
+        "--prior-draws", type=int, metavar="N", help="ask at N draws of the prior, too: how often is each unknown identified?"
+    )
     parser.add_argument("--out", metavar="FILE.html", help="write a page with figures, too; an older page is replaced")
 
 
@@ -21,11 +24,16 @@ def run(options: argparse.Namespace, words: str) -> None:
     glance(options.config)
     set_up_jax()
     from bayes_mfg.config.calibration import build_model, load_config
-    from bayes_mfg.inference import identifiability
+    from bayes_mfg.inference import identifiability, identifiability_over_prior
 
     config = load_config(options.config, data=options.data)
-    found = identifiability(build_model(config), seed=config.seed)
+    model = build_model(config)
+    found = identifiability(model, seed=config.seed)
     print("\n".join(found.sentences))
     print(f"\n{in_columns(found.table())}")
+    if options.prior_draws is not None:
+        over = identifiability_over_prior(model, options.prior_draws, seed=config.seed)
+        print("\n" + "\n".join(over.sentences))
+        print(f"\n{in_columns(over.table())}")
     if target is not None:
         print(f"page: {found.report(target)}")
