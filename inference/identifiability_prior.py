@@ -16,7 +16,7 @@ from .identifiability import identifiability
 from .identifiability_result import Identifiability
 from .options import whole
 from .progress import bar
-from .report_page import number
+from .report_page import number, plural
 
 VERDICTS = ("identified", "weak", "prior-driven", "unknown")
 
@@ -67,7 +67,7 @@ class OverPrior:
         low, middle, high = (number(float(x)) for x in informed)
         size, count = len(self.found[0].singular_values), len(self.found)
         said = [
-            f"At {count} draws of the prior the data effectively decide {middle} of {size} directions (median; {low} to {high})."
+            f"At {plural(count, 'draw')} of the prior the data effectively decide {middle} of {size} directions (median; {low} to {high})."
         ]
         for name, row in self.table().iterrows():
             verdicts = [f"{verdict} at {round(row[verdict] * count)}" for verdict in VERDICTS if row[verdict] > 0]
@@ -76,7 +76,7 @@ class OverPrior:
             said.append(f"{what} (median; {number(float(row['low']))} to {number(float(row['high']))}){whom}.")
         if self.failed:
             said.append(
-                f"{self.failed} of {count + self.failed} draws have no equilibrium or no finite derivatives, and are left out."
+                f"{self.failed} of {plural(count + self.failed, 'draw')} left out: no equilibrium or no finite derivatives there."
             )
         return said
 

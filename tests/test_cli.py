@@ -464,7 +464,7 @@ def test_identify_tells_before_any_fit_and_writes_a_page(folder: Path, capsys: p
     assert main(["identify", "quick.toml", "--prior-draws", "2", "--out", "page.html"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("At the prior median: of ") and "\nbeta: " in said and "contraction" in said
-    assert "\nAt 2 draws of the prior the data effectively decide " in said and " of 2; the posterior's sd is " in said
+    assert re.search(r"\nAt \d draws? of the prior the data effectively decide .*\nbeta: .* of \d; the posterior's sd is ", said)
     assert "What the data identify: SIR" in (folder / "page.html").read_text(encoding="utf-8")
     assert set(everything(folder)) - set(before) == {"page.html"}
 

@@ -339,7 +339,7 @@ def test_over_the_prior_verdicts_are_counted():
     limited = Linear(population(), limit=0.0)
     half = bm.inference.identifiability_over_prior(limited, 20, seed=1)
     assert 4 <= half.failed == 20 - len(half.found) <= 16
-    assert half.sentences[-1].startswith(f"{half.failed} of 20 draws have no equilibrium")
+    assert half.sentences[-1].startswith(f"{half.failed} of 20 draws left out: no equilibrium")
     with pytest.raises(bm.inference.FitError, match="no draw of the prior has an equilibrium"):
         bm.inference.identifiability_over_prior(Linear(population(), limit=-50.0), 3)
     for wrong in ({"draws": 0}, {"draws": 2.5}, {"seed": -1}):
