@@ -60,5 +60,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", default="own_game.svg")
     result = fitted()
-    print(result.summary(), "\n".join(bm.inference.contraction(result).sentences), sep="\n")
+    print(result.summary().to_string(), "\n".join(bm.inference.contraction(result).sentences), sep="\n")
     print(result.plot(parser.parse_args().out))
