@@ -22,6 +22,7 @@ from .assemble import CHUNK
 from .coordinates import compiled, coordinates
 from .errors import FitError
 from .files import write_whole
+from .intervene import SAME_BRANCH
 from .movement_map import located, panel, picture
 from .predict import chosen_draws
 from .report_page import charts, figure, listing, number, plural
@@ -285,7 +286,7 @@ def _one(model: Calibration) -> Any:
             eq = solve(
                 model.game, params, mu0, model.grid, scheme=model.scheme, method=model.method, control=model.control, guess=guess
             )
-            return moves(eq), eq.mu
+            return (moves(eq), eq.mu) if guess is None else (on_branch(moves(eq), eq.mu, guess[0]), eq.mu)
 
         moved, mu = jax.vmap(single)(latents["mu0"], data.observed, model.own_raw(latents["raw"]), belief)
         # Another trajectory's failed solve is no matter of those that are asked for.
@@ -294,6 +295,11 @@ def _one(model: Calibration) -> Any:
         return jnp.tensordot(weights, moved, 1), jnp.tensordot(weights, mu, 1)
 
     return one
+
+
+def on_branch(moved: Array, mu: Array, believed: Array) -> Array:
+    """Flows, or NaN where the population found is not that of the branch that was drawn, so that another equilibrium's are never taken for it."""
+    return jnp.where(jnp.max(jnp.abs(mu - believed)) <= SAME_BRANCH, moved, jnp.nan)
 
 
 def moves(eq: Equilibrium) -> Array:

@@ -32,6 +32,21 @@ root of the distance of the parameters (own derivation). Measured: 0.5 to 1 in l
 """
 
 
+SEARCHED = [
+    "chain",
+    "draw",
+    "trajectory",
+    "spectral_radius",
+    "equilibria",
+    "converged",
+    "attract",
+    "costs",
+    "dynamics",
+    "terminal",
+]
+"""Columns of what is asked at a few draws."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Uniqueness:
     """Conditioning of the equilibria at posterior draws, and what a search for others found at a few of them.
@@ -232,19 +247,7 @@ def uniqueness(
             eq, params = _equilibrium(model, fit, int(row["chain"]), int(row["draw"]), r)
             asked.append({**place, **_asked(model, eq, params, starts, pairs, seed)})
             shown.update()
-    columns = [
-        "chain",
-        "draw",
-        "trajectory",
-        "spectral_radius",
-        "equilibria",
-        "converged",
-        "attract",
-        "costs",
-        "dynamics",
-        "terminal",
-    ]
-    result = Uniqueness(draws, pd.DataFrame(asked, columns=columns), starts, pairs, failed)
+    result = Uniqueness(draws, pd.DataFrame(asked, columns=SEARCHED), starts, pairs, failed)
     for sentence in result.warnings:
         log.warning("%s", sentence)
     return result

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
+from point_config import POINT_FIT
 
 from bayes_mfg.cli import main
 from bayes_mfg.commands.beside import answers
@@ -13,34 +14,6 @@ from bayes_mfg.config.files import write_toml
 from bayes_mfg.errors import ConfigError
 from bayes_mfg.inference import Change, Close, Start, load
 
-CONFIG = """
-[data]
-reader = "table"
-path = "data.csv"
-
-[game]
-name = "LinearQuadratic"
-base_rate = 0.6
-
-[paths]
-gamma = {family = "Constant", prior = {distribution = "LogNormal", loc = 0.4, scale = 0.5}}
-
-[observation]
-kind = "Multinomial"
-
-[initial]
-kind = "Known"
-mu0 = [0.2, 0.3, 0.5]
-
-[grid]
-substeps = 1
-method = "anderson"
-
-[inference]
-method = "point"
-starts = 1
-prior_samples = 0
-"""
 TABLES = """
 [[intervention]]
 kind = "Close"
@@ -68,7 +41,7 @@ DATA = "time,state,count,total\n" + "".join(f"{t / 4},{s},{n},100\n" for t in ra
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    Path("lq.toml").write_text(CONFIG + TABLES, encoding="utf-8")
+    Path("lq.toml").write_text(POINT_FIT + TABLES, encoding="utf-8")
     Path("data.csv").write_text(DATA, encoding="utf-8")
     return tmp_path
 
@@ -86,7 +59,7 @@ def test_tables_become_scenarios(folder: Path) -> None:
     named = {"kind": "Start", "mu0": {"2": 0.8, "0": 0.2}}
     Path("only.toml").write_text(write_toml({"intervention": [named]}), encoding="utf-8")
     assert load_scenarios("only.toml")[""].changes == (Start({"2": 0.8, "0": 0.2}),)
-    Path("lq.toml").write_text(CONFIG, encoding="utf-8")
+    Path("lq.toml").write_text(POINT_FIT, encoding="utf-8")
     assert load_config("lq.toml").interventions == {}
 
 
@@ -109,14 +82,14 @@ def test_tables_become_scenarios(folder: Path) -> None:
 )
 def test_bad_tables_are_refused(folder: Path, old: str, new: str, words: str) -> None:
     assert old in TABLES
-    Path("lq.toml").write_text(CONFIG + TABLES.replace(old, new, 1), encoding="utf-8")
+    Path("lq.toml").write_text(POINT_FIT + TABLES.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ConfigError) as error:
         load_config("lq.toml")
     assert words in str(error.value)
 
 
 def test_one_table_is_no_list(folder: Path) -> None:
-    Path("lq.toml").write_text(CONFIG + '\n[intervention]\nkind = "Close"\nstate = "1"\n', encoding="utf-8")
+    Path("lq.toml").write_text(POINT_FIT + '\n[intervention]\nkind = "Close"\nstate = "1"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"tables \[\[intervention\]\] are needed"):
         load_config("lq.toml")
 
@@ -130,7 +103,7 @@ def test_one_table_is_no_list(folder: Path) -> None:
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_before_the_fit(folder: Path, old: str, new: str, words: str) -> None:
-    Path("lq.toml").write_text(CONFIG + TABLES.replace(old, new, 1), encoding="utf-8")
+    Path("lq.toml").write_text(POINT_FIT + TABLES.replace(old, new, 1), encoding="utf-8")
     config = load_config("lq.toml")
     with pytest.raises(ConfigError, match=r"lq.toml: \[intervention\]") as error:
         build_model(config)

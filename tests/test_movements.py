@@ -14,7 +14,7 @@ from bayes_mfg.games import LinearQuadratic
 from bayes_mfg.inference import Fit, flows, movement_map
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
-from bayes_mfg.inference.movements import Flows, moves
+from bayes_mfg.inference.movements import Flows, moves, on_branch
 from bayes_mfg.models import Calibration, Multinomial
 from bayes_mfg.paths import Pooled
 
@@ -140,6 +140,13 @@ def test_a_draw_without_an_equilibrium_is_counted(fitted) -> None:
     assert left.lost == 1 and left.data["draw"].to_numpy().tolist() == [0, 1, *range(3, DRAWS)]
     assert any("1 draw left out" in sentence for sentence in left.sentences)
     assert json.dumps(left.sentences)
+
+
+def test_flows_of_another_branch_are_none() -> None:
+    moved, mu = np.full((2, 3, 3), 0.1), np.full((3, 3), 1 / 3)
+    np.testing.assert_array_equal(on_branch(moved, mu + 1e-6, mu), moved)
+    other = mu + np.array([[0.0] * 3, [0.0] * 3, [0.01, -0.01, 0.0]])
+    assert np.isnan(on_branch(moved, other, mu)).all()
 
 
 def test_a_point_has_no_bands(fitted) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from point_config import POINT_FIT
 
 from bayes_mfg.cli import main
 from bayes_mfg.commands.beside import add_findings
@@ -18,36 +19,9 @@ from bayes_mfg.config.report import FINDINGS, find
 from bayes_mfg.errors import ConfigError, InputError
 from bayes_mfg.inference import FitError, Uniqueness, load
 from bayes_mfg.inference.report import render
+from bayes_mfg.inference.uniqueness import SEARCHED
 
-CONFIG = """
-[data]
-reader = "table"
-path = "data.csv"
-
-[game]
-name = "LinearQuadratic"
-base_rate = 0.6
-
-[paths]
-gamma = {family = "Constant", prior = {distribution = "LogNormal", loc = 0.4, scale = 0.5}}
-
-[observation]
-kind = "Multinomial"
-
-[initial]
-kind = "Known"
-mu0 = [0.2, 0.3, 0.5]
-
-[grid]
-substeps = 1
-method = "anderson"
-
-[inference]
-method = "point"
-starts = 1
-prior_samples = 0
-seed = 3
-"""
+CONFIG = f"{POINT_FIT}seed = 3\n"
 REPORT = """
 [report]
 also = ["uniqueness", "contraction"]
@@ -77,19 +51,7 @@ def folder(fitted: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def near_a_fold() -> Uniqueness:
     row = {"chain": 0, "draw": 0, "trajectory": "1", "smallest": 0.01, "margin": 0.05}
-    columns = [
-        "chain",
-        "draw",
-        "trajectory",
-        "spectral_radius",
-        "equilibria",
-        "converged",
-        "attract",
-        "costs",
-        "dynamics",
-        "terminal",
-    ]
-    return Uniqueness(pd.DataFrame([row]), pd.DataFrame([], columns=columns), 16, 64, 0)
+    return Uniqueness(pd.DataFrame([row]), pd.DataFrame([], columns=SEARCHED), 16, 64, 0)
 
 
 def test_a_config_asks_for_findings(folder: Path, tmp_path: Path) -> None:
