@@ -54,21 +54,20 @@ def truth(case: str, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def populations(grid: bm.equilibrium.TimeGrid) -> Any:
+def populations(grid: bm.equilibrium.TimeGrid, states: int = 3) -> Any:
     """Compiled `(mu0 (R, d), gamma (M + 1,)) -> mu (R, T, d)`."""
-    return jax.jit(
-        jax.vmap(lambda m, g: bm.equilibrium.solve(bm.games.LinearQuadratic(), {"gamma": g}, m, grid).mu, in_axes=(0, None))
-    )
+    game = bm.games.LinearQuadratic(states)
+    return jax.jit(jax.vmap(lambda m, g: bm.equilibrium.solve(game, {"gamma": g}, m, grid).mu, in_axes=(0, None)))
 
 
-def data_set(case: str, seed: int, finer: int = 8) -> tuple[bm.data.Population, np.ndarray]:
+def data_set(case: str, seed: int, finer: int = 8, states: int = 3) -> tuple[bm.data.Population, np.ndarray]:
     """One simulated data set, and the true gamma at its times."""
     rng = np.random.default_rng(seed)
-    mu0 = rng.dirichlet(np.ones(3), TRAJECTORIES)
+    mu0 = rng.dirichlet(np.ones(states), TRAJECTORIES)
     grid = bm.equilibrium.TimeGrid(HORIZON, POINTS, substeps=finer)
     gamma = truth(case, grid.fine_times, rng)
     noise = NOISE * np.exp(NARROW_NOISE * rng.standard_normal()) if case == "prior" else NOISE
-    mu = np.asarray(populations(grid)(jnp.asarray(mu0), jnp.asarray(gamma)))
+    mu = np.asarray(populations(grid, states)(jnp.asarray(mu0), jnp.asarray(gamma)))
     if not np.isfinite(mu).all():
         raise RuntimeError(f"The truth of data set {seed} has no equilibrium that the solver finds.")
     noisy = np.maximum(np.stack([[rng.dirichlet(row / noise) for row in path] for path in mu]), 1e-12)
@@ -90,7 +89,7 @@ def model_of(case: str, population: bm.data.Population, smooth: bool = False) ->
             length_scale=0.5 if smooth else LENGTH, scale=SCALE, kernel="matern52" if smooth else "matern32"
         )
     return bm.models.Calibration(
-        bm.games.LinearQuadratic(),
+        bm.games.LinearQuadratic(population.n_states),
         population,
         {"gamma": path},
         bm.models.Dirichlet(noise=dist.LogNormal(np.log(NOISE), NARROW_NOISE if case == "prior" else 1.0)),

@@ -1,12 +1,14 @@
 """What posteriors cost: gradients against forward solves, and NUTS against NumPyro's own with its default settings.
 
     python -m benchmarks.speed gradient
+    python -m benchmarks.speed gradient --states 32
     python -m benchmarks.speed nuts
 
 The model is that of `python -m benchmarks.coverage arc`: the linear-quadratic game, gamma(t) an arc, ten trajectories of 51 times, Dirichlet noise
 1e-3 that the fit does not know, unknown initial populations, gamma(t) a Gaussian process; 100 solver steps. Compiling is timed apart.
 
-`gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode.
+`gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode;
+with more states than three (`--states`) at the prior draw of seed 0.
 
 `nuts` samples as `fit(..., num_chains=4, num_samples=500)` does, with warm-up, target acceptance and largest tree depth as given; `default` runs
 NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own coordinates, one chain, with fewer transitions: they are dear. The figure to
@@ -53,7 +55,8 @@ def seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, f
 def gradient(model: bm.models.Calibration) -> None:
     """Ratio of a gradient to a forward solve."""
     space = coordinates(model)
-    flat = jnp.asarray(find_mode(model, starts=1).location)
+    small = model.population.n_states == 3
+    flat = jnp.asarray(find_mode(model, starts=1).location) if small else space.unconstrain(space.draw_prior(jax.random.key(0)))
     forward = jax.jit(lambda x, data: model.trajectories(space.latents(space.constrain(x), data), data).mu)
     both = value_and_gradient(model)
     found = seconds(
@@ -62,7 +65,7 @@ def gradient(model: bm.models.Calibration) -> None:
             "potential": lambda: potential(model)(flat, model.data),
             "gradient": lambda: both(flat, model.data),
         },
-        rounds=200,
+        rounds=200 if small else 10,
     )
     print(f"potential with gradient / solve {found['gradient'] / found['solve']:.2f}")
     print(f"potential with gradient / potential {found['gradient'] / found['potential']:.2f}")
@@ -143,8 +146,9 @@ def main() -> int:
     parser.add_argument("--accept", type=float, default=0.8, help="target acceptance of `nuts`")
     parser.add_argument("--depth", type=int, default=10, help="largest tree depth of `nuts`")
     parser.add_argument("--samples", type=int, default=200, help="of `default`")
+    parser.add_argument("--states", type=int, default=3, help="of `gradient`")
     options = parser.parse_args()
-    population, _ = data_set("arc", 0)
+    population, _ = data_set("arc", 0, states=options.states if options.what == "gradient" else 3)
     model = model_of("arc", population)
     match options.what:
         case "gradient":
