@@ -11,9 +11,9 @@ spread evenly over the thirty, both are fitted by NUTS (one chain, warm-up 300, 
 posterior sds of log gamma(0.5) compared.
 
 Printed are the geometric mean of sd(chosen) / sd(even), of each over the prior's, the predicted ones, and their ratios, with standard errors over
-truths, and the least effective sample size and the largest R-hat of the target (halves of the one chain). Exit status 1 unless there are at least 50 truths, the
-measured ratio is the predicted one within two standard errors and within 15 %, the chosen design is the narrower one on average by two, and every
-NUTS fit has an effective sample size of at least 100 and an R-hat of at most 1.05, none diverging in more than 1 % of its draws. With
+truths, and the least effective sample size and the largest R-hat (of the chain's halves) of the target. Exit status 1 unless there are at least 50
+truths, the measured ratio is the predicted one within two standard errors and within 15 %, the chosen design is the narrower one on average by two,
+and every NUTS fit has an effective sample size of at least 100 and an R-hat of at most 1.05, none diverging in more than 1 % of its draws. With
 `--checkpoint DIR` the same command goes on where it was stopped; fits run in as many processes as there are cores.
 """
 
