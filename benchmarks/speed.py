@@ -8,12 +8,13 @@
 The model is that of `python -m benchmarks.coverage arc`: the linear-quadratic game, gamma(t) an arc, ten trajectories of 51 times, Dirichlet noise
 1e-3 that the fit does not know, unknown initial populations, gamma(t) a Gaussian process; 100 solver steps. Compiling is timed apart.
 
-`gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode;
-with more states than three (`--states`) at the prior draw of seed 0.
+`gradient` times the solves of all ten trajectories, the log posterior, and the log posterior with its gradient, taking turns, at the mode; with more
+states than three (`--states`) at the prior draw of seed 0.
 
 `nuts` samples as `fit(..., num_chains=4, num_samples=500)` does, with warm-up, target acceptance and largest tree depth as given; `default` runs
-NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own coordinates, one chain, with fewer transitions: they are dear. `both` does one after the other. The figure to
-compare is leapfrog steps (gradients) per effective draw after warm-up, of the worst of gamma(t) at every time, noise and initial shares.
+NumPyro's `MCMC(NUTS(model))` from the same mode, in the model's own coordinates, one chain, with fewer transitions: they are dear. `both` does one
+after the other. The figure to compare is leapfrog steps (gradients) per effective draw after warm-up, of the worst of gamma(t) at every time, noise
+and initial shares.
 """
 
 import argparse
