@@ -176,6 +176,7 @@ def quantities(tree: xr.DataTree) -> list[Quantity]:
     known = {p["name"]: p for p in game.get("parameters") or [] if isinstance(p, dict) and "name" in p}
     shown = [str(n) for n, a in posterior.data_vars.items() if n not in _POPULATION and a.size and a.dtype.kind in "fiub"]
     of = {n: str(posterior[n].attrs.get("group_of", n)) for n in shown}
+    clock = decode(tree.attrs, "data", dict).get("time_unit")
     names = [n for k in known for n in sorted(shown, key=lambda n: n == k) if of[n] == k]
     names += [n for n in shown if n not in names]
     found = []
@@ -184,7 +185,8 @@ def quantities(tree: xr.DataTree) -> list[Quantity]:
             known.get(of[n], {}) if of[n] == n else {**known.get(of[n], {}), "description": posterior[n].attrs.get("description")}
         )
         quantity = _quantity(n, posterior[n], prior.get(n), about, how.get(of[n], ""))
-        found.append(replace(quantity, members=None if of[n] == n else _members(posterior[n], posterior.get(of[n]))))
+        unit = quantity.unit.replace("time", clock) if isinstance(clock, str) and clock else quantity.unit
+        found.append(replace(quantity, unit=unit, members=None if of[n] == n else _members(posterior[n], posterior.get(of[n]))))
     return found
 
 

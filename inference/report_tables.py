@@ -198,7 +198,7 @@ def _figures(tree: xr.DataTree, rows: Sequence[Convergence]) -> tuple[list[tuple
         head.append(("Inside the 90 % predictive band", f"{inside} of {total}", share, ""))
     seconds = tree.attrs.get("wall_time_seconds")
     if _whole(seconds) and seconds is not None:
-        head.append(("Wall time", duration(float(seconds)), "", ""))
+        head.append(("Time of the fit", duration(float(seconds)), "", ""))
     return head, problems
 
 

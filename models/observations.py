@@ -135,6 +135,16 @@ class _Shares(Observation):
     def columns(self, population: Population) -> tuple[str, ...]:
         return population.states
 
+    def remarks(self, population: Population) -> list[str]:
+        """How many individuals are behind a share is no part of these models."""
+        if population.counts is None or population.totals is None or not (population.totals > 0).any():
+            return []
+        known = population.totals[population.totals > 0]
+        return [
+            f"{type(self).__name__} takes counts as shares and one noise for all of them, whatever their totals ({known.min()} to {known.max()}): "
+            "Multinomial or DirichletMultinomial use the totals."
+        ]
+
 
 class Gaussian(_Shares):
     """Every recorded share is normal around the population's share.

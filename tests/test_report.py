@@ -309,6 +309,13 @@ def test_contraction_and_verdicts():
     assert report_stats.learning(report_stats.quantities(tree)[0], None)[0].verdict == "held fixed"
 
 
+def test_rates_are_told_in_the_unit_of_the_datas_own_time():
+    tree = make_tree()
+    assert [q.unit for q in report_stats.quantities(tree)[:2]] == ["1/days", "1/days"]
+    tree.attrs["data"] = json.dumps({})
+    assert [q.unit for q in report_stats.quantities(tree)[:2]] == ["1/time", "1/time"]
+
+
 def test_coverage_counts_observed_cells_only_and_finds_them_by_name():
     """Times and states of the predictions stand in another order and go further than the data."""
     draws = np.arange(101.0)[None, :, None, None, None] * np.ones((1, 101, 2, 4, 2))

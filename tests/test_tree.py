@@ -13,7 +13,7 @@ from bayes_mfg.games import SIR, LinearQuadratic
 from bayes_mfg.inference import Fit, load
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
-from bayes_mfg.models import Binomial, Calibration, Dirichlet, Multinomial, Seeded
+from bayes_mfg.models import Binomial, Calibration, Dirichlet, Gaussian, Multinomial, Seeded
 from bayes_mfg.paths import GaussianProcess
 
 GRID = TimeGrid(horizon=2.0, points=11)
@@ -60,6 +60,15 @@ def test_counts_of_all_states_as_if_independent_are_remarked_upon(population):
     for observation, twice in ((Binomial(), True), (Binomial(states=["0"]), False), (Multinomial(), False)):
         other = Calibration(game, two, {"gamma": dist.LogNormal(0.0, 1.0)}, observation, initial=[0.5, 0.5], substeps=1)
         assert any("more than once" in line for line in other.observation.remarks(other.population)) == twice
+
+
+def test_totals_that_a_model_of_shares_leaves_unused_are_remarked_upon(population):
+    counts = np.round(100 * population.shares[..., :2]).astype(int) + 1
+    two = Population(GRID.times, counts=counts)
+    for observation in (Dirichlet(), Gaussian()):
+        (sentence,) = observation.remarks(two)
+        assert f"({counts.sum(-1).min()} to {counts.sum(-1).max()})" in sentence
+        assert not observation.remarks(population)
 
 
 def test_a_damaged_fit_is_refused(population, tmp_path):

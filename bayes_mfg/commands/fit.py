@@ -4,7 +4,6 @@ import argparse
 import importlib.resources
 import logging
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from bayes_mfg import __version__
@@ -93,7 +92,6 @@ def _fit(config: "Config", options: argparse.Namespace, words: str) -> None:
         say(f"bayes-mfg {__version__}: {type(config.game).__name__} fitted to {population!r} by {config.method}.")
         for note in config.notes:
             print(note, file=sys.stderr)
-        begin = time.perf_counter()
         result = fit(
             model,
             config.method,
@@ -105,12 +103,11 @@ def _fit(config: "Config", options: argparse.Namespace, words: str) -> None:
             **keeping,
             **config.options,
         )
-        seconds = time.perf_counter() - begin
         # What took minutes is safe before anything is made of it.
         (work / "config.toml").write_text(config.text, encoding="utf-8", newline="\n")
         result.save(work / "fit.nc")
         try:
-            told = "\n".join([*summary(result), f"fitted in {seconds:.0f} s"])
+            told = "\n".join([*summary(result), f"fitted in {result.tree.attrs['wall_time_seconds']:.0f} s"])
             log.info("summary:\n%s", told)
             result.report(work / "report.html")
         except Exception as error:
