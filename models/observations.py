@@ -353,7 +353,7 @@ class Binomial(_Counts):
         return dist.BinomialProbs(probs, totals.astype(int)[..., None])
 
 
-class BetaBinomial(_Counts):
+class BetaBinomial(Binomial):
     """Like Binomial, with overdispersion: the share itself is Beta around the population's, of given concentration.
 
     The variance is the binomial's times `1 + (n - 1) / (concentration + 1)`. It absorbs what independent agents cannot explain: the same people
@@ -373,13 +373,6 @@ class BetaBinomial(_Counts):
     @property
     def priors(self) -> dict[str, dist.Distribution]:
         return {"concentration": self.concentration} if isinstance(self.concentration, dist.Distribution) else {}
-
-    def remarks(self, population: Population) -> list[str]:
-        return _counted_twice(self, population)
-
-    def record(self, population: Population) -> Record:
-        counts, mask, totals = self._counts(population)
-        return Record(jnp.asarray(counts), jnp.asarray(mask), jnp.asarray(totals))
 
     def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
         probs = jnp.clip(mu[..., index], FLOOR, 1.0 - FLOOR)
