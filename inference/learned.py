@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 MOST_UNRELIABLE = 0.05
 """Part of the trajectories whose importance draws may be unreliable before a warning says so."""
 
+LEAST_REFINED = 3
+"""Refinements before their steps say whether they may end."""
+
 SLOWEST = 0.99
 """The largest ratio of successive steps that is told from those that never end."""
 
@@ -139,8 +142,8 @@ def learn_prior(
     population: Population,
     *,
     groups: Sequence[str] | None = None,
-    iterations: int = 30,
-    refinements: int = 3,
+    iterations: int = 10,
+    refinements: int = 20,
     num_draws: int = 200,
     strength: float = 1.0,
     tolerance: float = 0.03,
@@ -151,11 +154,13 @@ def learn_prior(
 
     The unknowns of each trajectory, in unconstrained coordinates, are taken as draws from one normal distribution; its mean and covariance are those
     that make the data of all trajectories most probable, under a normal-inverse-Wishart prior around the mean and covariance of the model's own prior
-    that counts as much as `strength` trajectories. Where the data say nothing about a direction, the model's own prior stays.
+    that counts as much as `strength` trajectories where the data of one say nothing, so that the own prior stays, and for as much less as they leave
+    less of its variance open.
 
     Each iteration finds every trajectory's posterior under the current normal and takes the mean and covariance of all of them. Up to `iterations`
-    do so by Laplace's approximation, until there is no more than `tolerance` sds to go; then `refinements` iterations by importance draws, the same
-    in each, whose moments are right up to their noise, and whose Pareto k says where they are not. Where the data say little the prior takes many
+    do so by Laplace's approximation, until there is no more than `tolerance` sds to go; its modes are not means, and what EM makes of them is biased,
+    so that it only comes near. Then up to `refinements` iterations go on by importance draws, the same in each, whose moments are right up to their
+    noise, and whose Pareto k says where they are not. Where the data say little the prior takes many
     short steps: what is to go is in each entry of location and covariance that of a geometric series, `step r / (1 - r)` with `r` the larger of the
     last two ratios of successive steps (Aitken's extrapolation). What is left in the end is in `LearnedPrior.remaining`, with a warning where that
     is more than `tolerance`. What is approximated: the normal shape, and that the mean and covariance are taken as known; the error of the mean
@@ -172,7 +177,7 @@ def learn_prior(
     groups : `(R,)` names; trajectories of one group are not independent. By default each is its own.
     iterations, refinements : see above; refinements may be 0.
     num_draws : importance draws for each trajectory.
-    strength : trajectories that the model's own prior counts for, above 0.
+    strength : trajectories that the model's own prior counts for in directions of which data say nothing, above 0.
     tolerance : see above, in sds of the prior, above 0.
     seed : of the draws.
     progress : show a progress bar; by default on a terminal only.
@@ -190,8 +195,8 @@ def learn_prior(
     for name, number in (("strength", strength), ("tolerance", tolerance)):
         if not (isinstance(number, int | float) and 0 < number < np.inf):
             raise InputError(f"learn_prior: {name} is {number!r}; a positive number is needed.")
-    own = many.own_prior()
-    prior, start = own, None
+    prior, start = many.own_prior(), None
+    own: _Own | None = None
     evidence: list[float] = []
     k = np.full(many.count, np.nan)
     told: list[str] = []
@@ -205,7 +210,8 @@ def learn_prior(
                 )
             mean = prior.location + modes.points @ prior.root.T
             spread = prior.root @ np.linalg.inv(modes.curvature) @ prior.root.T
-            new = _maximised(own, mean, spread, strength)
+            own = own or _Own.weighed(prior, spread, strength)
+            new = own.maximised(mean, spread)
             trail.append(new)
             prior, start = new, _standard(new, mean)
             shown.update()
@@ -226,10 +232,12 @@ def learn_prior(
             evidence.append(float(found.evidence.sum()))
             k = found.pareto_k
             mean, spread = found.moments()
-            new = _maximised(own, mean, spread, strength)
+            new = own.maximised(mean, spread)
             refined.append(new)
             prior, start = new, _standard(new, mean)
             shown.update()
+            if len(refined) > LEAST_REFINED and _remaining_refined(refined, trail) <= tolerance:
+                break
         if refinements:
             remaining = _remaining_refined(refined, trail)
             if remaining > tolerance:
@@ -247,7 +255,7 @@ def learn_prior(
         tuple(many.space.names),
         prior.location,
         prior.root @ prior.root.T,
-        _uncertainty(prior, mean, spread, clusters, strength),
+        _uncertainty(prior, mean, spread, clusters, own),
         many.count,
         int(clusters.max()) + 1,
         tuple(evidence),
@@ -294,13 +302,47 @@ def _standard(prior: Normal, mean: np.ndarray) -> np.ndarray:
     return np.linalg.solve(prior.root, (mean - prior.location).T).T
 
 
-def _maximised(own: Normal, mean: np.ndarray, spread: np.ndarray, strength: float) -> Normal:
-    """The normal that is most probable given posterior means `(R, k)` and covariances `(R, k, k)` of the trajectories."""
-    total = len(mean) + strength
-    location = (mean.sum(axis=0) + strength * own.location) / total
-    apart, away = mean - location, own.location - location
-    scatter = spread.sum(axis=0) + apart.T @ apart + strength * (own.root @ own.root.T + np.outer(away, away))
-    return Normal(location, np.linalg.cholesky(scatter / total))
+@dataclasses.dataclass(frozen=True)
+class _Own:
+    """The model's own prior as so many trajectories, direction by direction: as many as data leave open of it.
+
+    With the same weight in all directions a prior far wider than the scatter widens what is found where the data speak: the variance by the ratio
+    of the two over the number of trajectories, times the square of one over the part that data tell.
+
+    Attributes
+    ----------
+    prior : the model's own.
+    axes : orthogonal directions in its standard coordinates, `(k, k)`, one in each column.
+    weights : trajectories that the prior counts for in each, `(k,)`.
+    """
+
+    prior: Normal
+    axes: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def weighed(cls, prior: Normal, spread: np.ndarray, strength: float) -> Self:
+        """From the covariances `(R, k, k)` of posteriors under the own prior, whose mean over trajectories says what data leave open."""
+        inverse = np.linalg.inv(prior.root)
+        open_part, axes = np.linalg.eigh(inverse @ spread.mean(axis=0) @ inverse.T)
+        return cls(prior, axes, strength * np.clip(open_part, 0.0, 1.0))
+
+    @property
+    def root(self) -> np.ndarray:
+        """From coordinates along the axes to unconstrained ones, `(k, k)`."""
+        return self.prior.root @ self.axes
+
+    def maximised(self, mean: np.ndarray, spread: np.ndarray) -> Normal:
+        """The normal that is most probable given posterior means `(R, k)` and covariances `(R, k, k)` of the trajectories."""
+        inverse = np.linalg.inv(self.root)
+        z = (mean - self.prior.location) @ inverse.T
+        total = len(z) + self.weights
+        location = z.sum(axis=0) / total
+        apart, root = z - location, np.sqrt(self.weights)
+        ours = np.diag(self.weights) + np.outer(root * location, root * location)
+        scatter = inverse @ spread.sum(axis=0) @ inverse.T + apart.T @ apart + ours
+        found = np.linalg.cholesky(scatter / np.sqrt(np.outer(total, total)))
+        return Normal(self.prior.location + self.root @ location, np.linalg.cholesky(self.root @ found @ found.T @ self.root.T))
 
 
 def _moved(old: Normal, new: Normal) -> float:
@@ -347,7 +389,7 @@ def _unsettled(after: str, trail: Sequence[Normal], remaining: float, remedy: st
     return f"The prior had not settled after {after}: it still moved by {moved:.2g} sds, with about {remaining:.2g} sds to go; raise {remedy}."
 
 
-def _uncertainty(prior: Normal, mean: np.ndarray, spread: np.ndarray, clusters: np.ndarray, strength: float) -> np.ndarray:
+def _uncertainty(prior: Normal, mean: np.ndarray, spread: np.ndarray, clusters: np.ndarray, own: _Own) -> np.ndarray:
     """Covariance of the error of the location: inverse information about the scores' covariance over groups.
 
     In the prior's standard coordinates the complete data of a trajectory have the information 1 and the score `z`; of it the data lack
@@ -356,7 +398,8 @@ def _uncertainty(prior: Normal, mean: np.ndarray, spread: np.ndarray, clusters: 
     z = _standard(prior, mean)
     inverse = np.linalg.inv(prior.root)
     lacking = inverse @ spread @ inverse.T
-    information = np.eye(z.shape[1]) * (len(z) + strength) - lacking.sum(axis=0)
+    between = np.linalg.solve(own.root, prior.root)
+    information = np.linalg.solve(between, (len(z) + own.weights)[:, None] * between) - lacking.sum(axis=0)
     scores = np.stack([z[clusters == number].sum(axis=0) for number in range(clusters.max() + 1)])
     scores = scores - scores.mean(axis=0)
     count = len(scores)

@@ -64,26 +64,31 @@ def simulated():
     return model, seasons, location, scatter
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the sd of recovery, of the concentration or of the start comes out 1.8 times too large; see docs/influenza.md",
-)
+@pytest.fixture(scope="module")
+def learned(simulated):
+    """The prior of these seasons, by EM with more refinements than the default."""
+    return learn_prior(*simulated[:2], num_draws=DRAWS, refinements=30)
+
+
 @pytest.mark.long
 @pytest.mark.slow
-def test_learning_finds_how_simulated_seasons_scatter(simulated):
-    """Means within four of their standard errors; sds of what seasons determine within 40 % (an estimate from 100 has an sd of 7 %, and more for
-    what they determine in part)."""
-    model, seasons, location, scatter = simulated
-    found = learn_prior(model, seasons, num_draws=DRAWS, refinements=2)
-    error = np.sqrt(np.diag(found.uncertainty)) + 0.1 * np.sqrt(np.diag(found.covariance))
-    assert np.all(np.abs(found.location - location) < 4 * error), list(
-        zip(found.names, found.location, location, error, strict=True)
-    )
-    ratio = dict(zip(found.names, np.sqrt(np.diag(found.covariance)) / scatter, strict=True))
+def test_learning_finds_how_simulated_seasons_scatter(simulated, learned):
+    """Sds of what seasons determine, of an estimate from 100 that has an sd of 7 %, and more for what they determine in part."""
+    ratio = dict(zip(learned.names, np.sqrt(np.diag(learned.covariance)) / simulated[3], strict=True))
     for name in ("beta/level", "recovery/value", "concentration", "seed[0]"):
         assert 0.6 < ratio[name] < 1.5, ratio
-    assert found.evidence[-1] > found.evidence[0] - 5.0
-    assert np.median(found.pareto_k) < 0.7
+    assert learned.evidence[-1] > learned.evidence[0]
+    assert np.median(learned.pareto_k) < 0.7
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_learning_finds_a_typical_simulated_season(simulated, learned):
+    """Within five standard errors in the unknowns that seasons determine."""
+    error = np.sqrt(np.diag(learned.uncertainty))
+    off = dict(zip(learned.names, (learned.location - simulated[2]) / error, strict=True))
+    for name in ("beta/level", "recovery/value", "concentration", "seed[0]"):
+        assert abs(off[name]) < 5, off
 
 
 def written(population, path, seasons=range(2015, 2020)):

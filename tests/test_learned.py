@@ -13,7 +13,7 @@ from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference import FitError, Historical, LearnedPrior, Persistence, forecast_origins, learn_prior
 from bayes_mfg.inference.baselines import _around, _Expected
-from bayes_mfg.inference.learned import _moved
+from bayes_mfg.inference.learned import _moved, _Own
 from bayes_mfg.inference.many import Many, Normal
 from bayes_mfg.inference.origins import BANDS, SCORES, until
 from bayes_mfg.inference.parallel import fingerprint
@@ -88,17 +88,53 @@ def test_modes_and_curvatures_are_exact():
     assert settled.all() and not lost.any()
 
 
-def ended(population, steps=800):
-    """Where the iteration with exact moments ends."""
-    own = Many(MODEL, population, "test").own_prior()
+def ended(population, own=None, strength=1.0, steps=800):
+    """Where the iteration with exact moments ends, from sums direction by direction."""
+    own = own or Many(MODEL, population, "test").own_prior()
+    inverse = np.linalg.inv(own.root)
+    part, axes = np.linalg.eigh(inverse @ exact(own, population)[1].mean(axis=0) @ inverse.T)
+    to = inverse.T @ axes
     prior = own
     for _ in range(steps):
         mean, spread, _ = exact(prior, population)
-        location = (mean.sum(axis=0) + own.location) / (COUNT + 1)
-        apart, away = mean - location, own.location - location
-        scatter = spread.sum(axis=0) + apart.T @ apart + own.root @ own.root.T + np.outer(away, away)
-        prior = Normal(location, np.linalg.cholesky(scatter / (COUNT + 1)))
+        z = (mean - own.location) @ to
+        middle, scatter = np.empty(2), np.empty((2, 2))
+        for i in range(2):
+            middle[i] = z[:, i].sum() / (COUNT + strength * part[i])
+        for i in range(2):
+            for j in range(2):
+                count = np.sqrt((COUNT + strength * part[i]) * (COUNT + strength * part[j]))
+                seen = sum((row[i] - middle[i]) * (row[j] - middle[j]) for row in z) + sum((to.T @ s @ to)[i, j] for s in spread)
+                ours = strength * np.sqrt(part[i] * part[j]) * (middle[i] * middle[j] + (i == j))
+                scatter[i, j] = (seen + ours) / count
+        back = own.root @ axes
+        prior = Normal(own.location + back @ middle, np.linalg.cholesky(back @ scatter @ back.T))
     return prior
+
+
+def test_a_wide_prior_does_not_widen_what_the_data_determine():
+    """At the model's own prior as one trajectory in every direction, sds of 20 would make them 2.5 and 4 times too large."""
+    wide = Normal(np.zeros(2), 20.0 * np.eye(2))
+    most = ended(DATA, wide, 1e-9, 300)
+    found = ended(DATA, wide, 1.0, 300)
+    sds, right = (np.sqrt(np.diag(one.root @ one.root.T)) for one in (found, most))
+    np.testing.assert_allclose(sds, right, rtol=0.03)
+    np.testing.assert_allclose(found.location, most.location, atol=0.02)
+
+
+def test_of_what_the_data_do_not_see_the_own_prior_stays():
+    blind = DATA.proportions.copy()
+    mask = DATA.mask.copy()
+    mask[:, 1:] = False  # the slope shows at later times only
+    population = Population(TIMES, proportions=blind, mask=mask)
+    own = Normal(np.array([0.0, 0.7]), np.diag([1.5, 0.4]))
+    weighed = _Own.weighed(own, exact(own, population)[1], 1.0)
+    prior = own
+    for _ in range(100):
+        prior = weighed.maximised(*exact(prior, population)[:2])
+    assert prior.location[1] == pytest.approx(0.7, abs=1e-6)
+    assert (prior.root @ prior.root.T)[1, 1] == pytest.approx(0.16, rel=1e-6)
+    assert np.sort(weighed.weights)[-1] == pytest.approx(1.0) and np.sort(weighed.weights)[0] < 0.2
 
 
 def test_short_steps_do_not_pass_for_the_end():
@@ -122,7 +158,7 @@ def test_short_steps_do_not_pass_for_the_end():
 
 def test_learning_ends_where_an_exact_em_ends(learned):
     """The same iteration with exact moments; the refinements leave the noise of 400 draws of 40 trajectories."""
-    prior = ended(DATA, 400)
+    prior = ended(DATA, steps=400)
     sds = np.sqrt(np.diag(prior.root @ prior.root.T))
     assert np.abs((learned.location - prior.location) / sds).max() < 0.01
     np.testing.assert_allclose(learned.covariance / np.outer(sds, sds), prior.root @ prior.root.T / np.outer(sds, sds), atol=0.03)
