@@ -599,11 +599,57 @@ def test_the_same_table_is_not_read_twice(tmp_path):
     refused(tmp_path / "repeated.zip", "is called the same")
 
 
+def rides(first, last):
+    """One ride from A to B every seven minutes, by their numbers."""
+    start = pd.Timestamp("2024-09-03 08:00") + pd.to_timedelta(7 * np.arange(first, last), "min")
+    ends = {"a": "A", "to": start + pd.Timedelta("13min"), "b": "B"}
+    return pd.DataFrame({"id": np.arange(first, last), "from": start, **ends}).to_csv(index=False)
+
+
+@pytest.mark.parametrize("sample", [1 << 14, 64])
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        (
+            [(0, 20), (0, 20)],
+            r"all\.zip \(1/part\.csv\): 20 of 20 trips that were compared are in .*all\.zip \(0/month\.csv\), too",
+        ),
+        ([(0, 1000), (0, 400), (400, 1000)], r"all\.zip \(1/part\.csv\): (\d+) of \1 trips"),
+        (
+            [(400, 1000), (0, 400), (0, 1000)],
+            r"all\.zip \(2/rest\.csv\): (\d+) of \1 trips .* are in .*all\.zip \(0/month\.csv\)",
+        ),
+        ([(0, 600), (400, 1000)], r"all\.zip \(1/part\.csv\): \d+ of \d+ trips"),
+    ],
+)
+def test_the_same_trips_are_not_read_twice_under_two_names(tmp_path, monkeypatch, sample, tables, expected):
+    """Equal tables, a month beside its parts, before and after them, and records that overlap; all trips compared, and a sample of them."""
+    monkeypatch.setattr("bayes_mfg.data.overlap.SAMPLE", sample)
+    names = ["0/month.csv", "1/part.csv", "2/rest.csv"]
+    packed = {name: rides(*numbers) for name, numbers in zip(names, tables, strict=False)}
+    with pytest.raises(DataError, match=expected):
+        read_trips(write(tmp_path, "all.zip", zipped(packed)), Places(stations=["A", "B"]), **CSV)
+
+
+def test_a_few_trips_of_two_tables_are_kept_and_told(tmp_path):
+    """As of the hours where two months meet; tables that only meet share nothing."""
+    told = "in an earlier table, too, with the same places and seconds: both kept (trips of a sample)"
+    for first, repairs in ((395, {told: 5}), (400, {})):
+        packed = zipped({"1.csv": rides(0, 400), "2.csv": rides(first, 1000)})
+        population = read_trips(write(tmp_path, "all.zip", packed), Places(stations=["A", "B"]), **CSV)
+        assert reconciles(population)["read"] == 1400 - first
+        assert population.provenance["repairs"] == repairs
+
+
 def test_rows_of_every_table_are_told(tmp_path):
     """Members of one name in their folders' archives, and files in folders with brackets."""
     folder = tmp_path / "months (old)"
     folder.mkdir()
-    lines = {"x/1.csv": text(LINES), "x/2.csv": text(LINES[:2]), "y/3.zip": zipped({"z/4.csv": text(LINES)})}
+    lines = {
+        "x/1.csv": text(LINES),
+        "x/2.csv": text(LINES[:2]).replace("09-03", "09-04"),
+        "y/3.zip": zipped({"z/4.csv": text(LINES).replace("09-03", "09-05")}),
+    }
     population = read_trips(write(folder, "all.zip", zipped(lines)), Places(stations=["A", "B"]), **CSV)
     assert population.provenance["files"] == {"all.zip (x/1.csv)": 2, "all.zip (x/2.csv)": 1, "all.zip (y/3.zip) (z/4.csv)": 2}
     reconciles(population)
