@@ -12,7 +12,7 @@ SAMPLE = 1 << 14
 """Trips of a table that are kept to compare it with others: those with the smallest fingerprints, which are the same ones in every table."""
 
 COMMON = 0.1
-"""Part of the smaller table that another may have, too: friends who ride together, minutes instead of seconds, or a month's last hours in two files."""
+"""Part of the smaller table that another may have, too: friends who ride together, times in minutes, or the hours where two months meet."""
 
 
 @dataclasses.dataclass(frozen=True)
