@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from benchmarks.bike_share import SETS, plain_rows
 
 from bayes_mfg.data import Population
+from benchmarks.bike_share import SETS, plain_rows
 
 
 @pytest.mark.parametrize("name", ["persistence", "historical"])
