@@ -403,6 +403,39 @@ def test_times_of_utc_become_local():
         read(rows, Places(stations=["A", "B"]), utc=True)
 
 
+def test_times_that_say_that_they_are_utc_become_local(tmp_path):
+    """With a zone in the type or in the text, whatever the file, and whatever the zone: moments are moments."""
+    rows = table(
+        trip("2014-07-02 03:00", "2014-07-02 03:30"), trip("2014-07-02 15:00", "2014-07-02 15:30"), trip("2014-07-02 16:00", None)
+    )
+    days = Days(time_zone="America/Los_Angeles", opens="00:00", closes="24:00")
+    options = {"places": Places(stations=["A", "B"]), "utc": True, "days": days}
+    plain = read(rows, **options)
+    moments = rows.assign(start=rows["start"].dt.tz_localize("UTC"), end=rows["end"].dt.tz_localize("UTC"))
+    abroad = rows.assign(start=moments["start"].dt.tz_convert("Europe/Paris"), end=moments["end"].dt.tz_convert("Asia/Kolkata"))
+    text_z = rows.assign(
+        start=rows["start"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"), end=rows["end"].dt.strftime("%Y-%m-%d %H:%M:%S+00:00")
+    )
+    half = text_z.assign(end=rows["end"].dt.strftime("%Y-%m-%d %H:%M"))
+    late = text_z.iloc[[2, 0, 1]]  # the first line has no end
+    moments.to_parquet(tmp_path / "utc.parquet")
+    for name, frame in (("z", text_z), ("half", half), ("late", late)):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    packed = write(tmp_path, "z.zip", zipped({"z.csv": text_z.to_csv(index=False)}))
+    files = [tmp_path / "utc.parquet", tmp_path / "z.csv", tmp_path / "half.csv", tmp_path / "late.csv", packed]
+    for path in (moments, abroad, text_z, half, late, *files):
+        again = read(path, **options)
+        np.testing.assert_array_equal(again.counts, plain.counts)
+        assert again.provenance["starts"] == plain.provenance["starts"] == ["2014-07-01 20:00:00", "2014-07-02 08:00:00"]
+    with pytest.raises(DataError, match=r"carries the time zone UTC; expected local times without a zone, .* \(or utc=True"):
+        read(tmp_path / "utc.parquet", Places(stations=["A", "B"]))
+    mixed = text_z.assign(start=["2014-07-02T03:00:00Z", "2014-07-02 15:00", None])
+    mixed.to_csv(tmp_path / "mixed.csv", index=False)
+    for path in (mixed, tmp_path / "mixed.csv"):
+        with pytest.raises(DataError, match="column 'start': '2014-07-02 15:00'; expected a date with a time of UTC, such as"):
+            read(path, **options)
+
+
 def test_days_that_the_records_cut_are_told():
     """September in UTC, in New York: its first day begins at eight in the evening of 31 August, its last one ends there."""
     start = pd.date_range("2024-09-01", "2024-09-30 23:50", freq="10min")

@@ -44,7 +44,7 @@ class Columns:
     def kinds(self) -> dict[str, str]:
         """Columns to read, and what they hold."""
         kinds = {
-            "time": (self.start_time, self.end_time),
+            "utc" if self.utc else "time": (self.start_time, self.end_time),
             "text": (self.start_place, self.end_place, self.start_alias, self.end_alias),
             "number": (self.start_latitude, self.start_longitude, self.end_latitude, self.end_longitude),
         }
