@@ -14,7 +14,7 @@ game-*      the same with congestion and a terminal cost for every place, known 
             which likelihoods have kinks wherever a rate comes to zero, and the search for the mode does not converge
 game-edge   constant base rates and a network for the worth of rides, of time and population
 neural-ode  rates by a network of time and population
-persistence the first observation; spread: how far training days were from theirs by that time
+persistence the first observation and how far each training day had come from its own by that time; errors are of their mean
 historical  training days at that time
 
 Posteriors are Laplace's, those of networks points. Rows of JSON go to `--out` as they are done, and rows that are there are not made again: mean
@@ -121,7 +121,7 @@ def fitted_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str
 
 
 def plain_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str, Any]]:
-    """Scores of what knows training days alone: each is a member of the predictive ensemble."""
+    """Scores of what knows training days alone: each is a member of the predictive ensemble, whose mean all errors are of."""
     past = sets["training"].shares
     rows = []
     for part, days in sets.items():
@@ -130,8 +130,7 @@ def plain_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str,
             if name == "persistence":
                 members = members - members[:, :1] + shares[0]
             ahead, truth = members[:, 1:].reshape(len(members), -1), shares[1:].reshape(-1)
-            mean = np.repeat(shares[:1], len(shares), axis=0) if name == "persistence" else members.mean(axis=0)
-            squared = (mean - shares) ** 2
+            squared = (members.mean(axis=0) - shares) ** 2
             rows.append(
                 {
                     "model": name,

@@ -54,12 +54,13 @@ class Persistence:
         Parameters
         ----------
         training : the trajectories.
-        origins, horizons : as in `forecast_origins`.
+        origins, horizons : as in `forecast_origins`. A horizon that no origin has within the record is not learned.
         drifting : whether the mean change is learned.
 
         Raises
         ------
-        InputError : for data that are not counts of one state, and origins or horizons beyond the record.
+        InputError : for data that are not counts of one state, origins or horizons beyond the record, and a horizon (with `drifting` also an
+            origin of it) with no trajectory that was observed both up to the origin and that much later.
         FitError : when the likelihood's maximum is not found.
         """
         starts, ahead = checked(training, origins, horizons)
@@ -68,12 +69,17 @@ class Persistence:
         degrees: dict[int, float] = {}
         drift: dict[tuple[int, int], float] = {}
         for h in ahead:
+            within = [origin for origin in starts if origin + h < training.n_times]
+            if not within:
+                continue
             now, then, moved = [], [], []
-            for origin in starts:
-                if origin + h >= training.n_times:
-                    continue
+            for origin in within:
                 last, size, seen = latest(counts, totals, origin)
                 pair = seen & (totals[:, origin + h] > 0)
+                if drifting and not pair.any():
+                    raise InputError(
+                        f"Persistence: no trajectory was observed both up to time {origin} and {h} steps later; a drift is learned from some."
+                    )
                 k, n = counts[pair, origin + h], totals[pair, origin + h]
                 change = logit((k + 0.5) / (n + 1.0)) - logit(last[pair])
                 drift[origin, h] = float(np.mean(change)) if drifting else 0.0
@@ -81,6 +87,11 @@ class Persistence:
                 moved.append(np.full(pair.sum(), drift[origin, h]))
                 then.append(np.stack([k, n], axis=1))
             before, after, shift = np.concatenate(now), np.concatenate(then), np.concatenate(moved)
+            if not len(after):
+                raise InputError(
+                    f"Persistence: no trajectory was observed both up to one of the origins {within} and {h} steps later; horizon {h} cannot be"
+                    " learned."
+                )
             expected = _Expected(before[:, 0] + shift, np.sqrt(before[:, 1]), after[:, 0], after[:, 1])
 
             def loss(x: np.ndarray, before: Any = before, expected: Any = expected) -> float:

@@ -68,7 +68,7 @@ class Close(_Timed):
         they hear of it.
     end_known : whether agents learn the end with the news. Otherwise they believe that it lasts to the horizon until the end takes them by
         surprise.
-    paid : whether agents go on paying what a rate of zero into the closed state costs.
+    paid : whether agents go on paying what a rate of zero into the closed state costs (but for the log term of a smooth `BikeShare`).
 
     Raises
     ------

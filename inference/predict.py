@@ -33,7 +33,8 @@ def predict(
         forecasts; give `Calibration` a `horizon` to make room for them.
     initial : new initial populations `(R, d)` or `(d,)` to start from instead of the fitted ones. Where paths are pooled these are new trajectories:
         in every draw, their deviations from the typical one are drawn anew with the draw's pooling scale, and separate paths from their prior.
-    totals : sizes behind predicted counts, a number or `(R,)`; by default those of the last datum of each trajectory.
+    totals : sizes behind predicted counts, a number or `(R,)`; by default those of the last datum of each trajectory, and for new initial populations
+        the one that all trajectories have in common: where they have none it is needed. Shares have no sizes.
     num_draws : posterior draws to use, spread evenly; by default all.
     seed : of the replicates.
 
@@ -45,7 +46,7 @@ def predict(
 
     Raises
     ------
-    InputError : when the fit has no model, or times, initial or totals do not fit.
+    InputError : when the fit has no model, times, initial or totals do not fit, or the sizes of new trajectories are not known.
     """
     model = fit.model
     if model is None:
@@ -61,7 +62,7 @@ def predict(
             )
         fresh = distributions(initial, model.population.n_states)
         names = [f"initial {k}" for k in range(len(fresh))]
-    sizes = _totals(fit, totals, len(names), len(asked))
+    sizes = _totals(fit, totals, len(names), len(asked), fresh is not None and model.observation.variable == "counts")
     left = np.clip(np.searchsorted(model.grid.times, asked, side="right") - 1, 0, len(model.grid.times) - 2)
     weight = (asked - model.grid.times[left]) / (model.grid.times[left + 1] - model.grid.times[left])
     flat = chosen_draws(fit, num_draws)
@@ -179,12 +180,20 @@ def distributions(initial: Any, d: int, where: str = "predict") -> np.ndarray:
     return fresh
 
 
-def _totals(fit: "Fit", totals: Any, count: int, times: int) -> np.ndarray:
+def _totals(fit: "Fit", totals: Any, count: int, times: int, new: bool) -> np.ndarray:
+    """Sizes `(count, times)`, with `new` of counts of trajectories that are none of the fit's."""
     recorded = np.asarray(fit.tree["constant_data"]["totals"].values, dtype=float)
     if totals is None:
         # The size that a trajectory was last seen with.
-        seen = np.array([row[row > 0][-1] if (row > 0).any() else 1.0 for row in recorded])
-        sizes = seen if len(seen) == count else np.full(count, seen[0])
+        seen = np.array([row[row > 0][-1] if (row > 0).any() else np.nan for row in recorded])
+        known = np.unique(seen[np.isfinite(seen)])
+        if new and len(known) > 1:
+            raise InputError(
+                f"predict: totals is not given, and the fitted trajectories have {len(known)} sizes, from {known[0]:g} to {known[-1]:g}; with"
+                " initial, a number or one for each new trajectory is needed."
+            )
+        unseen = known[0] if new and len(known) else 1.0
+        sizes = np.where(np.isfinite(seen), seen, unseen) if len(seen) == count else np.full(count, unseen)
     else:
         sizes = _numbers(totals, "totals")
         if sizes.shape not in ((), (count,)) or not np.all((sizes >= 0) & np.isfinite(sizes)):

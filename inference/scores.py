@@ -79,7 +79,8 @@ def scores(
         raise InputError("This fit was loaded without its model; use load(path, model=...) to score.")
     population = suited(population, model, "scores")
     starts, taken = _starts(population, model, initial)
-    ahead = predict(fit, population.times, initial=starts, num_draws=num_draws, seed=seed)
+    # Only populations are taken from here; replicates have the sizes of the record.
+    ahead = predict(fit, population.times, initial=starts, totals=1, num_draws=num_draws, seed=seed)
     record = model.observation.record(population)
     mask = np.array(record.mask)
     if taken:

@@ -106,6 +106,23 @@ def test_outside_the_window_it_is_the_game(name: str) -> None:
     np.testing.assert_array_equal(closed.terminal_cost(0.7, mu, params), game.terminal_cost(0.7, mu, params))
 
 
+@pytest.mark.parametrize(("smoothing", "better"), [(0.0, False), (0.3, True)])
+def test_a_closure_that_is_paid_never_helps_agents_but_by_what_smoothing_costs(smoothing: float, better: bool) -> None:
+    """One agent's Hamiltonian at given populations and values, open and closed, where some rides are hardly wanted."""
+    rng, params = np.random.default_rng(0), {"base_rate": jnp.asarray(RATES)}
+    game = BikeShare(3, congestion=0.5, edge_value=-2.0 * RATES, smoothing=smoothing)
+    closed, gains = Closed(game, "1", paid=True), []
+    for _ in range(20):
+        value, mu = jnp.asarray(rng.normal(0.0, 2.0, 3)), jnp.asarray(rng.dirichlet(np.ones(3)))
+        cost = []
+        for one in (game, closed):
+            control = one.best_response(0.0, value, mu, params)
+            moves = jnp.sum(control * (value[None, :] - value[:, None]), axis=1)
+            cost.append(one.running_cost(0.0, control, mu, params) + moves)
+        gains.append(np.asarray(cost[0] - cost[1]))
+    assert (np.max(gains) > 0.01) == better
+
+
 @pytest.fixture(scope="module")
 def bikes():
     closed = Closed(BIKES, "1", 0.5, 1.0, paid=True)

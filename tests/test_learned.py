@@ -388,6 +388,27 @@ def test_persistence_learns_the_steps_of_a_random_walk(walked):
     assert found.drift[3, 1] == 0.0
 
 
+def masked(population, times):
+    """With some times not observed."""
+    mask = population.mask.copy()
+    mask[:, times] = False
+    totals = np.where(mask.any(axis=-1), population.totals, 0)
+    return Population(population.times, counts=population.counts, totals=totals, states=population.states, mask=mask)
+
+
+def test_persistence_learns_from_something_or_refuses(walked):
+    """A horizon that no origin reaches is left out, as by `forecast_origins`; one that was nowhere observed is not a spread of its own making."""
+    found = Persistence.learn(walked[0], origins=[9], horizons=[1, 4])
+    assert list(found.scale) == [1]
+    assert set(found.scores(walked[1], origins=[9], horizons=[1, 4])["horizon"]) == {1}
+    late = masked(walked[0], slice(4, None))
+    with pytest.raises(InputError, match=r"origins \[3, 5\] and 1 steps later; horizon 1 cannot be learned"):
+        Persistence.learn(late, origins=[5, 3], horizons=[1])
+    with pytest.raises(InputError, match="up to time 5 and 1 steps later; a drift"):
+        Persistence.learn(late, origins=[2, 5], horizons=[1], drifting=True)
+    assert Persistence.learn(late, origins=[2, 5], horizons=[1]).scale[1] > 0
+
+
 def test_a_drift_is_learned_where_it_is_asked_for():
     training, held_out = walks(300, 2, drift=0.3), walks(200, 3, drift=0.3)
     origins = [3, 7]

@@ -11,7 +11,7 @@ from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import LinearQuadratic
-from bayes_mfg.inference import Fit
+from bayes_mfg.inference import Fit, scores
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.models import Binomial, Calibration, Multinomial
 
@@ -189,6 +189,25 @@ def test_new_initial_populations_start_where_they_are_told(model, fitted):
     gamma = float(fitted.tree["posterior"]["gamma"].isel(chain=0, draw=0, time=0))
     np.testing.assert_allclose(fresh["mu"][0, 0, -1], solve(model.game, {"gamma": gamma}, start, GRID).mu[-1], atol=1e-9)
     assert 0.5 * SIZE < float(fresh["counts"].sel(observed_state="2").max()) <= SIZE
+
+
+@pytest.fixture(scope="module")
+def unequal():
+    """Counts of two trajectories of different sizes."""
+    rows = np.array([[4, 3, 3], [50, 25, 25]])
+    seen = Population(GRID.times[:2], counts=np.stack([rows, rows], axis=1), trajectories=["north", "south"])
+    model = Calibration(GAME, seen, {"gamma": dist.LogNormal(0.0, 1.0)}, Multinomial(), initial=STARTS, substeps=1)
+    tree = assemble(model, np.zeros((1, 3, 1)), method="nuts", seed=0, wall_time=0.0, settings={}, prior_samples=0)
+    return Fit(tree, model)
+
+
+def test_sizes_of_new_trajectories_are_not_guessed(unequal):
+    """Neither from as many fitted ones nor from the first; scores, which have the record's own sizes, do not ask."""
+    for starts in (STARTS[0], STARTS, [*STARTS, STARTS[0]]):
+        refuses(lambda starts=starts: unequal.predict([0.1], initial=starts), "totals is not given, .* 2 sizes, from 10 to 100")
+    assert (unequal.predict([0.1], initial=STARTS, totals=[7, 9])["counts"].sum("observed_state") == [[[7], [9]]]).all()
+    assert (unequal.predict([0.1])["counts"].sum("observed_state") == [[[10], [100]]]).all()
+    assert scores(unequal, unequal.model.population, initial=STARTS)["failed_solves"][0] == 0
 
 
 def test_draws_without_an_equilibrium_are_left_out_and_counted(fitted):

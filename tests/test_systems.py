@@ -365,6 +365,16 @@ def test_bike_share_can_be_smooth() -> None:
     np.testing.assert_allclose(steep[0, 1], 0.01**2 / (1e6 / 1.4), rtol=1e-4)
 
 
+def test_what_smoothing_costs_depends_on_base_rates() -> None:
+    """The value without congestion, worths and terminal cost stays flat where all stations have the same base rates; in the hard game always."""
+    mu, flat = np.full(3, 1 / 3), jnp.zeros(3)
+    same = np.array([[0.0, 0.4, 1.2], [1.2, 0.0, 0.4], [0.4, 1.2, 0.0]])
+    for smoothing, base_rate, differs in ((0.0, BASE[3:, 3:], False), (0.3, same, False), (0.3, BASE[3:, 3:], True)):
+        game, params = BikeShare(3, smoothing=smoothing), {"base_rate": jnp.asarray(base_rate)}
+        cost = game.running_cost(0.0, game.best_response(0.0, flat, mu, params), mu, params)
+        assert (np.ptp(cost) > 1e-3) == differs
+
+
 def _mean(mu: Any) -> float:
     return float(np.asarray(mu)[-1] @ np.arange(20))
 

@@ -403,6 +403,39 @@ def test_times_of_utc_become_local():
         read(rows, Places(stations=["A", "B"]), utc=True)
 
 
+def test_times_that_say_that_they_are_utc_become_local(tmp_path):
+    """With a zone in the type or in the text, whatever the file, and whatever the zone: moments are moments."""
+    rows = table(
+        trip("2014-07-02 03:00", "2014-07-02 03:30"), trip("2014-07-02 15:00", "2014-07-02 15:30"), trip("2014-07-02 16:00", None)
+    )
+    days = Days(time_zone="America/Los_Angeles", opens="00:00", closes="24:00")
+    options = {"places": Places(stations=["A", "B"]), "utc": True, "days": days}
+    plain = read(rows, **options)
+    moments = rows.assign(start=rows["start"].dt.tz_localize("UTC"), end=rows["end"].dt.tz_localize("UTC"))
+    abroad = rows.assign(start=moments["start"].dt.tz_convert("Europe/Paris"), end=moments["end"].dt.tz_convert("Asia/Kolkata"))
+    text_z = rows.assign(
+        start=rows["start"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"), end=rows["end"].dt.strftime("%Y-%m-%d %H:%M:%S+00:00")
+    )
+    half = text_z.assign(end=rows["end"].dt.strftime("%Y-%m-%d %H:%M"))
+    late = text_z.iloc[[2, 0, 1]]  # the first line has no end
+    moments.to_parquet(tmp_path / "utc.parquet")
+    for name, frame in (("z", text_z), ("half", half), ("late", late)):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    packed = write(tmp_path, "z.zip", zipped({"z.csv": text_z.to_csv(index=False)}))
+    files = [tmp_path / "utc.parquet", tmp_path / "z.csv", tmp_path / "half.csv", tmp_path / "late.csv", packed]
+    for path in (moments, abroad, text_z, half, late, *files):
+        again = read(path, **options)
+        np.testing.assert_array_equal(again.counts, plain.counts)
+        assert again.provenance["starts"] == plain.provenance["starts"] == ["2014-07-01 20:00:00", "2014-07-02 08:00:00"]
+    with pytest.raises(DataError, match=r"carries the time zone UTC; expected local times without a zone, .* \(or utc=True"):
+        read(tmp_path / "utc.parquet", Places(stations=["A", "B"]))
+    mixed = text_z.assign(start=["2014-07-02T03:00:00Z", "2014-07-02 15:00", None])
+    mixed.to_csv(tmp_path / "mixed.csv", index=False)
+    for path in (mixed, tmp_path / "mixed.csv"):
+        with pytest.raises(DataError, match="column 'start': '2014-07-02 15:00'; expected a date with a time of UTC, such as"):
+            read(path, **options)
+
+
 def test_days_that_the_records_cut_are_told():
     """September in UTC, in New York: its first day begins at eight in the evening of 31 August, its last one ends there."""
     start = pd.date_range("2024-09-01", "2024-09-30 23:50", freq="10min")
@@ -599,11 +632,57 @@ def test_the_same_table_is_not_read_twice(tmp_path):
     refused(tmp_path / "repeated.zip", "is called the same")
 
 
+def rides(first, last):
+    """One ride from A to B every seven minutes, by their numbers."""
+    start = pd.Timestamp("2024-09-03 08:00") + pd.to_timedelta(7 * np.arange(first, last), "min")
+    ends = {"a": "A", "to": start + pd.Timedelta("13min"), "b": "B"}
+    return pd.DataFrame({"id": np.arange(first, last), "from": start, **ends}).to_csv(index=False)
+
+
+@pytest.mark.parametrize("sample", [1 << 14, 64])
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        (
+            [(0, 20), (0, 20)],
+            r"all\.zip \(1/part\.csv\): 20 of 20 trips that were compared are in .*all\.zip \(0/month\.csv\), too",
+        ),
+        ([(0, 1000), (0, 400), (400, 1000)], r"all\.zip \(1/part\.csv\): (\d+) of \1 trips"),
+        (
+            [(400, 1000), (0, 400), (0, 1000)],
+            r"all\.zip \(2/rest\.csv\): (\d+) of \1 trips .* are in .*all\.zip \(0/month\.csv\)",
+        ),
+        ([(0, 600), (400, 1000)], r"all\.zip \(1/part\.csv\): \d+ of \d+ trips"),
+    ],
+)
+def test_the_same_trips_are_not_read_twice_under_two_names(tmp_path, monkeypatch, sample, tables, expected):
+    """Equal tables, a month beside its parts, before and after them, and records that overlap; all trips compared, and a sample of them."""
+    monkeypatch.setattr("bayes_mfg.data.overlap.SAMPLE", sample)
+    names = ["0/month.csv", "1/part.csv", "2/rest.csv"]
+    packed = {name: rides(*numbers) for name, numbers in zip(names, tables, strict=False)}
+    with pytest.raises(DataError, match=expected):
+        read_trips(write(tmp_path, "all.zip", zipped(packed)), Places(stations=["A", "B"]), **CSV)
+
+
+def test_a_few_trips_of_two_tables_are_kept_and_told(tmp_path):
+    """As of the hours where two months meet; tables that only meet share nothing."""
+    told = "in an earlier table, too, with the same places and seconds: both kept (trips of a sample)"
+    for first, repairs in ((395, {told: 5}), (400, {})):
+        packed = zipped({"1.csv": rides(0, 400), "2.csv": rides(first, 1000)})
+        population = read_trips(write(tmp_path, "all.zip", packed), Places(stations=["A", "B"]), **CSV)
+        assert reconciles(population)["read"] == 1400 - first
+        assert population.provenance["repairs"] == repairs
+
+
 def test_rows_of_every_table_are_told(tmp_path):
     """Members of one name in their folders' archives, and files in folders with brackets."""
     folder = tmp_path / "months (old)"
     folder.mkdir()
-    lines = {"x/1.csv": text(LINES), "x/2.csv": text(LINES[:2]), "y/3.zip": zipped({"z/4.csv": text(LINES)})}
+    lines = {
+        "x/1.csv": text(LINES),
+        "x/2.csv": text(LINES[:2]).replace("09-03", "09-04"),
+        "y/3.zip": zipped({"z/4.csv": text(LINES).replace("09-03", "09-05")}),
+    }
     population = read_trips(write(folder, "all.zip", zipped(lines)), Places(stations=["A", "B"]), **CSV)
     assert population.provenance["files"] == {"all.zip (x/1.csv)": 2, "all.zip (x/2.csv)": 1, "all.zip (y/3.zip) (z/4.csv)": 2}
     reconciles(population)

@@ -18,8 +18,17 @@ from .wording import closest, listed
 BLOCK = 16 << 20
 MISSING = ("", "NULL", "\\N")
 """What stands for nothing in published tables of trips."""
-_BAD_VALUE = re.compile(r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error to ([^:]*): ([^']*)(?:'(.*)')?", re.DOTALL)
-_TIME = "a date with a local time, such as 2024-09-01 18:31:52"
+_BAD_VALUE = re.compile(
+    r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error to ([^:]*): ([^']*)(?:'(.*?)'(?:\. If these .*)?$)?", re.DOTALL
+)
+_EXPECTED = {
+    "time": "a date with a local time, such as 2024-09-01 18:31:52",
+    "utc": "a date with a time of UTC, such as 2024-09-01 18:31:52 or, then in the whole column, 2024-09-01T18:31:52Z",
+    "number": "a number",
+}
+_ZONE = re.compile(r"[T ]\d.*(Z|[+-]\d\d(:?\d\d)?)$")
+_LINES = 1000
+"""Lines of a CSV file that are looked at to see whether its times of UTC say so."""
 _BAD_ROW = re.compile(r"Expected (\d+) columns, got (\d+): ?(.*)", re.DOTALL)
 
 
@@ -38,13 +47,13 @@ def pyarrow(module: str = "pyarrow") -> Any:
 
 
 type Choose = Callable[[str, Sequence[str]], Mapping[str, str]]
-"""From a file's name and its columns to the columns wanted: column of the file -> "time", "text" or "number"."""
+"""From a file's name and its columns to the columns wanted: column of the file -> "time" (local), "utc", "text" or "number"."""
 
 
 def batches(
     path: Any, choose: Choose, reader: str, time_formats: Sequence[str] = (), progress: bool | None = None
 ) -> Iterator[tuple[str, Any]]:
-    """File name and a record batch of the chosen columns, times as timestamps, text as dictionaries; nothing is NULL but `MISSING`.
+    """File name and a record batch of the chosen columns, times as timestamps without a zone, text as dictionaries; nothing is NULL but `MISSING`.
 
     Parameters
     ----------
@@ -95,20 +104,23 @@ def _csv(name: str, stream: IO[bytes], choose: Choose, time_formats: Sequence[st
     for column in wanted:
         if header.count(column) > 1:
             raise DataError(f"{name}: column {column!r} occurs {header.count(column)} times; expected it once.")
+    zoned = _zoned(stream, header, [column for column, kind in wanted.items() if kind == "utc"])
     kinds = {
         "time": arrow.timestamp("ns"),
+        "utc": arrow.timestamp("ns"),
+        "zoned": arrow.timestamp("ns", "UTC"),
         "text": arrow.dictionary(arrow.int32(), arrow.string()),
         "number": arrow.float64(),
     }
     # Columns by number, so that others may share a name.
     names = [column if column in wanted else f"\0{index}" for index, column in enumerate(header)]
-    with _told(name, header):
+    with _told(name, header, wanted):
         rows = reader.open_csv(
             stream,
             read_options=reader.ReadOptions(block_size=BLOCK, column_names=names),
             convert_options=reader.ConvertOptions(
                 include_columns=list(wanted),
-                column_types={column: kinds[kind] for column, kind in wanted.items()},
+                column_types={column: kinds["zoned" if column in zoned else kind] for column, kind in wanted.items()},
                 null_values=list(MISSING),
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=True,
@@ -116,12 +128,34 @@ def _csv(name: str, stream: IO[bytes], choose: Choose, time_formats: Sequence[st
             ),
         )
     while True:
-        with _told(name, header):
+        with _told(name, header, wanted):
             try:
                 batch = rows.read_next_batch()
             except StopIteration:
                 return
-        yield batch
+        yield batch.cast(arrow.schema([(column, kinds[kind]) for column, kind in wanted.items()])) if zoned else batch
+
+
+def _zoned(stream: IO[bytes], header: Sequence[str], columns: Sequence[str]) -> set[str]:
+    """Those of the columns whose first time has a zone, such as Z; the stream is left where it was."""
+    found: set[str] = set()
+    left = {column: header.index(column) for column in columns}
+    begin = stream.tell()
+    for _ in range(_LINES):
+        line = stream.readline(1 << 20) if left else b""
+        if not line:
+            break
+        try:
+            cells = next(csv.reader([line.decode("utf-8").rstrip("\r\n")]), [])
+        except (UnicodeDecodeError, csv.Error):
+            continue  # told by what reads the file
+        for column, index in list(left.items()):
+            if index < len(cells) and cells[index] not in MISSING:
+                del left[column]
+                if _ZONE.search(cells[index].strip()):
+                    found.add(column)
+    stream.seek(begin)
+    return found
 
 
 def _header(name: str, stream: IO[bytes]) -> list[str]:
@@ -145,7 +179,7 @@ def _header(name: str, stream: IO[bytes]) -> list[str]:
 
 
 @contextmanager
-def _told(name: str, header: Sequence[str]) -> Iterator[None]:
+def _told(name: str, header: Sequence[str], wanted: Mapping[str, str]) -> Iterator[None]:
     """Turns Arrow's errors into a `DataError` of one sentence."""
     lib = pyarrow("pyarrow.lib")
     try:
@@ -153,10 +187,11 @@ def _told(name: str, header: Sequence[str]) -> Iterator[None]:
     except lib.ArrowInvalid as error:
         text = str(error)
         if found := _BAD_VALUE.search(text):
-            number, kind, what, value = found.groups()
-            expected = {"timestamp[ns]": _TIME, "double": "a number"}.get(kind, "text in UTF-8")
+            number, _, what, value = found.groups()
+            column = header[int(number)]
+            expected = _EXPECTED.get(wanted.get(column, "text"), "text in UTF-8")
             raise DataError(
-                f"{name}, column {header[int(number)]!r}: {what.strip() if value is None else repr(value)}; expected {expected}."
+                f"{name}, column {column!r}: {what.strip() if value is None else repr(value)}; expected {expected}."
             ) from None
         if found := _BAD_ROW.search(text):
             wide, cells, row = found.groups()
@@ -203,40 +238,49 @@ def _column(name: str, column: Any, label: str, kind: str, time_formats: Sequenc
         if not (types.is_string(column.type) or types.is_large_string(column.type) or types.is_integer(column.type)):
             raise DataError(f"{name}, column {label!r} holds {column.type}; expected text or whole numbers.")
         return compute.dictionary_encode(_without_missing(compute.cast(column, arrow.string())))
-    if kind == "time" and types.is_timestamp(column.type):
-        if column.type.tz is not None:
+    naive = arrow.timestamp("ns")
+    if kind in ("time", "utc") and types.is_timestamp(column.type):
+        if kind == "time" and column.type.tz is not None:
             raise DataError(
                 f"{name}, column {label!r} carries the time zone {column.type.tz}; expected local times without a zone, as clocks"
-                " on the wall showed them."
+                " on the wall showed them (or utc=True with the time_zone of the days)."
             )
         try:
-            return compute.cast(column, arrow.timestamp("ns"))
+            return compute.cast(column, naive)  # of times with a zone what clocks of UTC showed
         except arrow.ArrowInvalid as error:
             raise DataError(f"{name}, column {label!r}: {error}; expected dates from 1970 to 2105.") from None
-    expected = _TIME if kind == "time" else "a number"
+    expected = _EXPECTED[kind]
+    final = arrow.float64() if kind == "number" else naive
     if types.is_null(column.type):
-        return compute.cast(column, arrow.timestamp("ns") if kind == "time" else arrow.float64())
+        return compute.cast(column, final)
     if kind == "number" and (types.is_floating(column.type) or types.is_integer(column.type)):
-        return compute.cast(column, arrow.float64())
+        return compute.cast(column, final)
     if not (types.is_string(column.type) or types.is_large_string(column.type)):
         raise DataError(f"{name}, column {label!r} holds {column.type}; expected {expected}.")
     text = _without_missing(column)
-    formats = [None, *time_formats] if kind == "time" else [None]
-    for form in formats:
+    ways: list[tuple[str | None, Any]] = [(None, final)]
+    if kind == "utc":
+        ways.append((None, arrow.timestamp("ns", "UTC")))
+    if kind != "number":
+        ways += [(form, naive) for form in time_formats]
+    for way in ways:
         try:
-            if form is None:
-                return compute.cast(text, arrow.timestamp("ns") if kind == "time" else arrow.float64())
-            return compute.cast(compute.strptime(text, format=form, unit="s"), arrow.timestamp("ns"))
+            return compute.cast(_read(text, *way), final)
         except arrow.ArrowInvalid:
             continue
     # One value at a time, by the same rules; where each reads, they are of several formats, and the first of another than the first is named.
     values = [value for value in text.to_pylist() if value is not None]
-    read = [next((form for form in formats if _reads(value, kind, form)), "") for value in values]
-    first = next((value for value, form in zip(values, read, strict=True) if form == ""), None)
+    read = [next((way for way in ways if _reads(value, *way)), None) for value in values]
+    first = next((value for value, way in zip(values, read, strict=True) if way is None), None)
     if first is None:
-        first = next(value for value, form in zip(values, read, strict=True) if form != read[0])
+        first = next(value for value, way in zip(values, read, strict=True) if way != read[0])
         expected += f", all in one format, as in {values[0]!r}"
     raise DataError(f"{name}, column {label!r}: {first!r}; expected {expected}.")
+
+
+def _read(text: Any, form: str | None, kind: Any) -> Any:
+    compute = pyarrow("pyarrow.compute")
+    return compute.cast(text if form is None else compute.strptime(text, format=form, unit="s"), kind)
 
 
 def _without_missing(text: Any) -> Any:
@@ -244,14 +288,11 @@ def _without_missing(text: Any) -> Any:
     return compute.if_else(compute.is_in(text, value_set=arrow.array(MISSING)), arrow.scalar(None, text.type), text)
 
 
-def _reads(value: str, kind: str, form: str | None) -> bool:
+def _reads(value: str, form: str | None, kind: Any) -> bool:
     """Whether Arrow reads a value as it reads the column."""
-    arrow, compute = pyarrow(), pyarrow("pyarrow.compute")
+    arrow = pyarrow()
     try:
-        if form is None:
-            compute.cast(arrow.array([value]), arrow.timestamp("ns") if kind == "time" else arrow.float64())
-        else:
-            compute.strptime(arrow.array([value]), format=form, unit="s")
+        _read(arrow.array([value]), form, kind)
     except arrow.ArrowInvalid:
         return False
     return True

@@ -16,6 +16,7 @@ from bayes_mfg.errors import DataError
 
 from .arrow import batches
 from .days import DAY, EPOCH, Days, clock_change
+from .overlap import Overlap
 
 RECORD = np.dtype([("start", "<u4"), ("end", "<u4"), ("origin", "<i4"), ("destination", "<i4")])
 """Seconds since 1970 on local clocks, and numbers of places."""
@@ -43,7 +44,7 @@ class Columns:
     def kinds(self) -> dict[str, str]:
         """Columns to read, and what they hold."""
         kinds = {
-            "time": (self.start_time, self.end_time),
+            "utc" if self.utc else "time": (self.start_time, self.end_time),
             "text": (self.start_place, self.end_place, self.start_alias, self.end_alias),
             "number": (self.start_latitude, self.start_longitude, self.end_latitude, self.end_longitude),
         }
@@ -95,6 +96,7 @@ class TripLog:
         self._seen: set[tuple[int, int]] = set()
         self._in_file: set[int] = set()
         self._earlier: set[int] = set()
+        self._overlap = Overlap()
         self._file = ""
         self._clocks: dict[str, tuple[int, bool]] = {}
         with _disk_told():
@@ -184,6 +186,7 @@ class TripLog:
         for code in ("origin", "destination"):
             self.use[:size] += np.bincount(records[code], minlength=size)
         self.by_hour += np.bincount(seconds[0] % DAY // 3600, minlength=24)
+        self._overlap.add(records)
         with _disk_told():
             self._store.write(records.tobytes())
             self._store.flush()
@@ -194,7 +197,7 @@ class TripLog:
         Raises
         ------
         DataError
-            Where the two have no place in common, or every time of a column is midnight.
+            Where the two have no place in common or many trips, or every time of a column is midnight.
         """
         if not self._file:
             return
@@ -213,6 +216,8 @@ class TripLog:
             )
         self._earlier |= mine
         self._in_file = set()
+        if common := self._overlap.close(self._file):
+            self.repairs["in an earlier table, too, with the same places and seconds: both kept (trips of a sample)"] += common
 
     def _codes(self, column: Any) -> NDArray[np.int64]:
         """Numbers of the places in a dictionary column, -1 where there is none."""

@@ -55,7 +55,8 @@ def read_trips(
     path : CSV (plain, gzip, zip) or Parquet: a file, a folder with files, or a list of files of one city; or a DataFrame. Files may
         be larger than memory.
     places : which places are states.
-    utc : whether times are UTC; they are turned into local ones of the time zone in `days`, which is then needed.
+    utc : whether times are UTC, or have a zone ("2024-09-01T18:31:52Z", a column with a time zone); they are turned into local ones of the time
+        zone in `days`, which is then needed.
     start_time, end_time : columns of local times, as clocks on the wall showed them, "2024-09-01 18:31:52.133"; fractions are optional.
     start_place, end_place : columns of places, read as text. A column of zones or cities makes zones the places.
     start_latitude, start_longitude, end_latitude, end_longitude : columns of degrees, for zones by clustering and for maps.

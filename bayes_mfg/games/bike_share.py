@@ -22,8 +22,9 @@ class BikeShare(Game):
     Running cost `B sum_{y != x} (a(x, y) - r(x, y))^2 + C sum_{y != x} mu(y) a(x, y) - sum_{y != x} k(x, y) a(x, y)` with base rates `r`,
     effort weight `B`, congestion `C` at the destination and a worth `k` of each ride; terminal cost `w(x)`; best response
     `a = max(0, r(x, y) + (k(x, y) - C mu(y) - (u(y) - u(x))) / (2 B))`. Both variants of the paper are in it: `k = 0` with a congestion and a
-    terminal cost, and `C = 0`, `w = 0` with a neural `k(t, mu)`. With `C`, `k` and `w` all zero the value is flat, and this is the forward
-    mean-field dynamics at the base rates (with the hard response; a smooth one rides a little more).
+    terminal cost, and `C = 0`, `w = 0` with a neural `k(t, mu)`. With `C`, `k` and `w` all zero and the
+    hard response the value is flat, and this is the forward mean-field dynamics at the base rates; a smooth response rides a little more, and
+    what that is worth depends on the base rate: its value is flat only where it sums to the same at every station.
 
     Not identified: diagonals of `r` and `k`, which do not enter; a number added to the whole terminal cost; a common factor of `B`, `C`, `k` and
     `w`; a potential `phi(y) - phi(x)` added to `k` and `phi` to `w`, which the value takes up. The Hamiltonian's minimum over `a` is that of
@@ -32,8 +33,9 @@ class BikeShare(Game):
     marginals give `d - 1` equations a step for `d (d - 1)` rates, so priors decide most of `r`; where the value is flat, `r` and `k / (2 B)` enter
     only as their sum, and the congestion not at all while rates stay above zero: the rides that it prevents balance.
 
-    With a `smoothing` rate `e > 0` agents also pay `-2 B e^2 log(a / e)` for each other station to which they ride at all (a closed ride pays none):
-    a last little riding is worth much. The response is then `a = (m + sqrt(m^2 + 4 e^2)) / 2` with `m` what the maximum above is of: smooth and
+    With a `smoothing` rate `e > 0` agents also pay `-2 B e^2 log(a / e)` for each other station to which they ride at all: a last little
+    riding is worth much. A closed ride pays none, so that `Closed(..., paid=True)`, too, can spare agents the log term of rides that they hardly
+    want. The response is then `a = (m + sqrt(m^2 + 4 e^2)) / 2` with `m` what the maximum above is of: smooth and
     positive, `e` where the hard one has just come to zero, and about `e^2 / m` above it where rides pay. Likelihoods of the hard response have
     kinks wherever a rate reaches zero, which stop searches for modes and bend curvatures; those of the smooth one have none. Invariances are the
     same (own derivation).

@@ -34,8 +34,9 @@ class Closed(Around):
     What not going there costs is left out, too: a closed destination is no choice any more, and in games with base rates (`BikeShare`,
     `LinearQuadratic`) the term of its deviation from the base rate goes, as if the base rate to it were zero. With `paid=True` agents go on paying
     it, as for demand that is not met: the same game, minimised under the constraint. The first can make agents better off, the second, at given
-    populations, never does. Where a rate of zero costs nothing (`ElFarol`, `MeetingArrival`) the two are one; in `Emissions` firms below a closed
-    rung have to abate in full and always pay for that.
+    populations, never does; only a smooth `BikeShare`, in which no ride at all has an infinite price, takes the price of its smoothing off either
+    way, and so can be better off closed. Where a rate of zero costs nothing (`ElFarol`, `MeetingArrival`) the two are one; in `Emissions` firms
+    below a closed rung have to abate in full and always pay for that.
 
     A state into which agents are moved whether they want or not, as by infection, cannot be closed. Games say in `closed_response` and
     `closed_cost` what a closure means; closures can be nested.
