@@ -5,7 +5,7 @@
 
 T = 2, N = 100, one trajectory from shares in proportion to 1, ..., d; gamma at each of the 100 grid points against all shares at these. A row of
 JSON for each d, time scheme and gamma: the largest singular value, and the numbers of those above 10 % and 1 % of it; nulls where there is no
-equilibrium. `--wide` has more constants from 0.2 to 3, the settings of mean field control with a planner and with a game, one and ten trajectories
+equilibrium. `--wide` has more constants from 0.2 to 3, waves around 1, the settings of mean field control with a planner and with a game, one and ten trajectories
 from random shares (Dirichlet(1, ..., 1), seed 0).
 """
 
@@ -23,7 +23,8 @@ from bayes_mfg.games import LinearQuadratic
 
 POINTS, HORIZON = 100, 2.0
 NARROW = (0.5, 1.0, 1.55, 3.0)
-WIDE = (0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.31, 1.33, 1.35, 1.37, 1.39, 1.55, 2.0, 3.0)
+WIDE = (0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0, 1.1, 1.2, 1.3, 1.55, 2.0, 3.0)
+WAVES = (0.2, 0.3, 0.4, 0.5)
 PLANNED: dict[str, Any] = {
     "terminal_slope": 0.0,
     "congestion": 2.0,
@@ -40,9 +41,9 @@ def rows(
     """Print a row for each scheme, set of starts and gamma."""
     grid = TimeGrid(horizon, POINTS)
     times = np.asarray(grid.times)
-    gammas = {f"{level:g}": np.full(POINTS, level) for level in levels} | {
-        "arc": 0.1 + 2.9 * (4 / horizon**2) * times * (horizon - times)
-    }
+    gammas = {f"{level:g}": np.full(POINTS, level) for level in levels}
+    gammas["arc"] = 0.1 + 2.9 * (4 / horizon**2) * times * (horizon - times)
+    gammas |= {f"1 + {a:g} sin(pi t)": 1.0 + a * np.sin(np.pi * times) for a in waves}
     for scheme in ("paper", "exponential"):
         slopes = jax.jit(jax.jacfwd(lambda g, m, s=scheme: solve(game, {"gamma": g}, m, grid, scheme=s, control=control).mu))
         for start, shares in starts.items():
@@ -69,7 +70,7 @@ def main() -> int:
             continue
         drawn = np.random.default_rng(0).dirichlet(np.ones(d), 10)
         starts = even | {"random": drawn[:1], "ten random": drawn}
-        rows({"d": d, "settings": "game"}, LinearQuadratic(d), starts, HORIZON, False, WIDE)
+        rows({"d": d, "settings": "game"}, LinearQuadratic(d), starts, HORIZON, False, WIDE, WAVES)
         for name, control in (("control", True), ("control's, as a game", False)):
             rows({"d": d, "settings": name}, LinearQuadratic(d, **PLANNED), starts, 1.0, control, NARROW)
     return 0

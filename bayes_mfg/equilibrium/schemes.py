@@ -22,6 +22,9 @@ from .problem import Problem
 
 type Pair = tuple[Array, Array]
 
+EXPLODED = 0.1
+"""How far from the simplex explicit steps may bring a population that an iteration starts from."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scheme(abc.ABC):
@@ -308,6 +311,9 @@ class Paper(Scheme):
 
     def march(self, problem: Problem, u: Array) -> Pair:
         mu = self._populations(problem, u)
+        # The value of an iterate may ask for rates under which explicit steps explode, where those of the equilibrium do not: nobody has moved then.
+        inside = jnp.all(jnp.abs(mu) <= 1.0 + EXPLODED)
+        mu = jnp.where(inside, mu, problem.mu0[:, None])
         return mu, self._values(problem, mu)
 
     def linearise(self, problem: Problem, mu: Array, u: Array) -> Linearisation:
