@@ -5,13 +5,14 @@
 
 T = 2, N = 100, one trajectory from shares in proportion to 1, ..., d; gamma at each of the 100 grid points against all shares at these. A row of
 JSON for each d, time scheme and gamma: the largest singular value, and the numbers of those above 10 % and 1 % of it; nulls where there is no
-equilibrium. `--wide` has more constants from 0.2 to 3, waves around 1, the settings of mean field control with a planner and with a game, one and ten trajectories
-from random shares (Dirichlet(1, ..., 1), seed 0).
+equilibrium. `--wide` has more constants from 0.2 to 3, waves around 1, the settings of mean field control with a planner and with a game, one and
+ten trajectories from random shares (Dirichlet(1, ..., 1), seed 0).
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,7 +37,13 @@ PLANNED: dict[str, Any] = {
 
 
 def rows(
-    about: dict[str, Any], game: LinearQuadratic, starts: dict[str, np.ndarray], horizon: float, control: bool, levels: Any
+    about: dict[str, Any],
+    game: LinearQuadratic,
+    starts: dict[str, np.ndarray],
+    horizon: float,
+    control: bool,
+    levels: Sequence[float],
+    waves: Sequence[float] = (),
 ) -> None:
     """Print a row for each scheme, set of starts and gamma."""
     grid = TimeGrid(horizon, POINTS)
