@@ -51,13 +51,17 @@ class Still(Linear):
 
 def test_starts_that_an_experimenter_set_are_known_and_spoil_no_verdict():
     data = Population(TIMES, proportions=np.full((2, len(TIMES), 2), 0.5))
-    rows = np.array([[np.nan, np.nan], [0.8, 0.2]])
+    rows, told = np.array([[np.nan, np.nan], [0.8, 0.2]]), []
     for some, known in ((rows, 2), (np.full((2, 2), np.nan), 0)):
         result = identifiability(Still(data, observation=SHARP, initial=Started(UnknownShares(), some)), checked=2)
         verdict = result.verdicts["mu0"]
         assert verdict.verdict == "identified" and verdict.counted.sum() == 4 - known
         assert ("2 of 4 entries are known and not counted" in verdict.reason) == bool(known)
         assert np.isfinite(result.table().loc["mu0", "curved"])
+        told.append([w for w in result.warnings if "The prior of mu0 is far from normal" in w])
+    assert all("its sd is 1.5" in w for some in told for w in some) and all(
+        told
+    )  # known entries, which have none, do not dilute it
 
 
 @pytest.mark.parametrize(
