@@ -64,8 +64,8 @@ class Contraction:
         """Pairs of unknowns with a posterior correlation of at least `TIED`, the strongest first."""
         names = list(self.correlations.index)
         matrix = self.correlations.to_numpy()
-        pairs = [(a, b, float(matrix[i, j])) for i, a in enumerate(names) for j, b in enumerate(names) if i < j]
-        return sorted((p for p in pairs if abs(p[2]) >= TIED), key=lambda p: -abs(p[2]))
+        pairs = [(names[i], names[j], float(matrix[i, j])) for i, j in np.argwhere(np.triu(np.abs(matrix) >= TIED, 1))]
+        return sorted(pairs, key=lambda p: -abs(p[2]))
 
     def table(self) -> pd.DataFrame:
         """One row per unknown: verdict, mean contraction with its least and most over time, mean shift, and the power-scaling sensitivities."""
@@ -140,7 +140,7 @@ def contraction(fit: Fit) -> Contraction:
     """
     if not isinstance(fit, Fit):
         raise InputError(f"contraction: fit is {type(fit).__name__}; a fit is needed.")
-    found = quantities(fit.tree)
+    found = quantities(fit.tree, most=None)
     if fit.tree["posterior"].sizes["chain"] * fit.tree["posterior"].sizes["draw"] < 2:
         raise InputError("contraction: a point estimate has no width; fit with nuts or svi.")
     if not any(q.prior is not None for q in found):

@@ -14,10 +14,13 @@ from .errors import FitError
 from .identifiability_points import located
 from .identifiability_result import Identifiability
 from .identifiability_verdicts import CURVED, bent, directions, uneven, verdicts
-from .linearised import Point, Widths, blocks, prior_scale, prior_spread, rows, score_root, widths
+from .identifiability_words import listing
+from .linearised import Point, Widths, blocks, heavy_tailed, prior_scale, prior_spread, rows, score_root, widths
 from .options import whole
 from .progress import bar
 from .sensitivity import Sensitivities, sensitivities
+
+UNCHECKED = "Whether the linearisation can be trusted was not checked (checked=0)."
 
 MOST_DENSE = 1000
 """Unknowns up to which the sensitivities to all of them are kept."""
@@ -33,8 +36,9 @@ def identifiability(
 ) -> Identifiability:
     """What the data of a model can tell about its unknowns, before or after they are seen.
 
-    The design is the model's own: its times, trajectories, sizes, gaps and observation model; the observed numbers themselves do not enter (but for
-    initial populations that are taken from them). With `J` the exact derivatives of the observation's distributions by the unconstrained coordinates,
+    The design is the model's own: its times, trajectories, sizes, gaps and observation model. The observed numbers themselves do not enter, but for
+    initial populations that are taken from them, paths of the observed population, which is held as it was observed, and the choice between several
+    `branches`; warnings tell of the latter two. With `J` the exact derivatives of the observation's distributions by the unconstrained coordinates,
     by forward mode through the equilibrium, `I` the expected Fisher information of these distributions and `L L'` the prior covariance of the
     coordinates, the singular values are those of `I^(1/2) J L`: sds of the observation per prior sd. Linearised, the posterior covariance is
     `L (1 + L' J' I J L)^-1 L'`, from which widths, verdicts and directions follow.
@@ -45,7 +49,7 @@ def identifiability(
 
     Parameters
     ----------
-    model : the model. With several `branches` the most probable one is taken as known, which overstates what the data say.
+    model : the model. With several `branches` the one most probable by the observed numbers is taken as known, which overstates what the data say.
     at : the point: None (the prior median, coordinate by coordinate), a fit of this model (its mode, or the median of its draws), a dict of values by
         name - of parameters (numbers, or paths `(T, ...)` on the model's grid), of the observation model's own unknowns, of "mu0" - with the prior
         median for the rest; or an array `(size,)` of unconstrained coordinates.
@@ -93,15 +97,27 @@ def identifiability(
         covariance = posterior(first.score)
         curved, lost = _curvature(model, point, scale, covariance, checked, seed, first.widths, parts, shown)
     if not checked:
-        told.append("Whether the linearisation can be trusted was not checked (checked=0).")
+        told.append(UNCHECKED)
     if lost:
         told.append(
             f"{lost} of {checked} points of the linearised posterior have no equilibrium or no finite derivatives: it reaches too far."
         )
     if getattr(model, "branches", None) is not None:
-        told.append("Which of several equilibria each trajectory follows is taken as known here: the data say less than this.")
+        told.append(
+            "Which of several equilibria each trajectory follows is decided by the observed numbers and taken as known here: the data say less "
+            "than this."
+        )
+    if seeing := [n for n, path in model.bound.items() if path.needs_observed]:
+        told.append(
+            f"The path of {listing(seeing)} is one of the observed population, held as it was observed: the observed numbers enter, and other data "
+            "of the same design would say something else."
+        )
     unknowns = first.unknowns
     spread = prior_spread(model, {n: u.values for n, u in unknowns.items()})
+    told += [
+        f"The prior of {n} has tails so heavy that its draws agree on no sd; half of the width of its central 68 % stands for it."
+        for n in heavy_tailed(model)
+    ]
     told += uneven(model, unknowns, scale, spread)
     every = directions(model, first, scale, parts)
     judged = verdicts(model, first, curved, every, scale, parts, spread)
@@ -169,7 +185,11 @@ def _curvature(
 
 
 def factors(centre: Widths, others: list[Widths], count: int) -> np.ndarray:
-    """Root mean square factors between sds at other points and at the centre: NaN where nobody looked, infinite where none of them has any."""
+    """Root mean square factors between sds at other points and at the centre: infinite where a point has none, NaN where nobody looked.
+
+    NaN, too, where the centre has none.
+    """
     if not others:
         return np.full_like(centre.posterior, np.inf if count else np.nan)
-    return np.exp(np.sqrt(np.mean(np.square([0.5 * np.log(w.posterior / centre.posterior) for w in others]), axis=0)))
+    found = np.exp(np.sqrt(np.mean(np.square([0.5 * np.log(w.posterior / centre.posterior) for w in others]), axis=0)))
+    return np.where(np.isnan(found) & np.isfinite(centre.posterior), np.inf, found)

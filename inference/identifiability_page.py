@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 import numpy as np
+import pandas as pd
 
+from .identifiability_prior import OverPrior
 from .identifiability_result import Direction, Identifiability
 from .identifiability_words import IDENTIFIED, PRIOR_DRIVEN, SHARE
 from .report_page import charts, document, escape, facts, figure, legend, number, paragraph, table
@@ -13,6 +15,7 @@ MOST_FIGURES = 12
 """Directions that are drawn, of those that are told."""
 
 type Figures = list[tuple[str, str]]
+type Section = tuple[str, str, str]
 
 
 def _spectrum(found: Identifiability) -> tuple[str, str]:
@@ -26,10 +29,9 @@ def _spectrum(found: Identifiability) -> tuple[str, str]:
     return "Singular values, prior sds to sds of observation", drawn
 
 
-def _lines(values: np.ndarray, times: np.ndarray) -> Iterable[np.ndarray]:
-    """Lines over time of an array that has an axis of this length."""
-    axis = next(k for k, size in enumerate(values.shape) if size == len(times))
-    return np.moveaxis(values, axis, -1).reshape(-1, len(times))[:12]
+def _lines(values: np.ndarray, axis: int) -> Iterable[np.ndarray]:
+    """Lines over time of an array with this axis of time."""
+    return np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])[:12]
 
 
 def _widths(found: Identifiability) -> Figures:
@@ -37,10 +39,10 @@ def _widths(found: Identifiability) -> Figures:
     times, drawn = found.times, []
     ends = (float(times[0]), float(times[-1]))
     for name, verdict in found.verdicts.items():
-        if len(times) not in verdict.ratio.shape or name == "mu0":
+        if verdict.axis is None:
             continue
         limits: list[Layer] = [Line(ends, (y, y), "prior90") for y in (IDENTIFIED, PRIOR_DRIVEN)]
-        layers = [*limits, *(Line(times, line, "median") for line in _lines(verdict.ratio, times))]
+        layers = [*limits, *(Line(times, line, "median") for line in _lines(verdict.ratio, verdict.axis))]
         words = f"posterior over prior sd of {name} over time; what is identified is below {IDENTIFIED}, above {PRIOR_DRIVEN} the prior decides"
         drawn.append(
             (
@@ -68,8 +70,8 @@ def _direction(found: Identifiability, direction: Direction) -> tuple[str, str]:
             found.sd[name] / np.where(found.verdicts[name].ratio > 0, found.verdicts[name].ratio, 1.0),
         )
         relative = moved / np.where(sd > 0, sd, 1.0)
-        if name in direction.profile:
-            layers += [Line(times, line, styles[k]) for line in _lines(relative, times)]
+        if (axis := found.verdicts[name].axis) is not None:
+            layers += [Line(times, line, styles[k]) for line in _lines(relative, axis)]
         else:
             layers += [Line(ends, (value, value), styles[k]) for value in np.ravel(relative)[:12]]
     words = f"{direction.sentence} Change of {' and '.join(named[:2])} in prior sds over time."
@@ -83,12 +85,34 @@ def picture(found: Identifiability) -> str:
     return mosaic([_spectrum(found), *_widths(found), *_directions(found)])
 
 
-def page(found: Identifiability) -> str:
-    """HTML page: verdicts, spectrum, widths, directions, model."""
-    title = f"What the data identify: {found.model['game']['name']}"
-    frame = found.table()
+def page(found: Identifiability | None, over: OverPrior | None = None) -> str:
+    """HTML page: verdicts, spectrum, widths and directions at one point, and the answers over the prior; one of the two may be missing."""
+    model = found.model if found is not None else over.found[0].model if over is not None else {}
+    sections = [*(_point(found) if found is not None else []), *([_over_prior(over)] if over is not None else [])]
+    sections.append(("model", "Model", facts({k: model[k] for k in ("paths", "observation", "initial")}, "model")))
+    return document(f"What the data identify: {model['game']['name']}", "bayes-mfg identify", sections)
+
+
+def _over_prior(over: OverPrior) -> Section:
+    return (
+        "prior",
+        "Over the prior",
+        _sentences(over.sentences) + _verdicts(over.table(), "verdicts over the prior", "partners"),
+    )
+
+
+def _sentences(told: list[str]) -> str:
+    return f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in told)}</ul>"
+
+
+def _verdicts(frame: pd.DataFrame, label: str, *words: str) -> str:
+    """Table of a frame with one row per unknown, of which these columns are words."""
     rows = [[str(name), *[number(x) for x in row]] for name, row in zip(frame.index, frame.to_numpy(), strict=True)]
-    words = "".join(f"<li>{escape(sentence)}</li>" for sentence in found.sentences)
+    head = ["unknown", *map(str, frame.columns)]
+    return table(head, rows, label=label, text_columns=(0, *(head.index(word) for word in words)))
+
+
+def _point(found: Identifiability) -> list[Section]:
     numbers = {
         "at": found.at,
         "unknowns": len(found.singular_values),
@@ -101,9 +125,9 @@ def page(found: Identifiability) -> str:
     ]
     over_time = charts(figure(drawn, caption) for caption, drawn in _widths(found))
     told = charts(figure(drawn, caption) for caption, drawn in _directions(found))
-    sections = (
-        ("summary", "Summary", f"<ul>{words}</ul>" + facts(numbers, "numbers")),
-        ("verdicts", "Verdicts", table(["unknown", *map(str, frame.columns)], rows, label="verdicts", text_columns=(0, 1, 2, 3))),
+    return [
+        ("summary", "Summary", _sentences(found.sentences) + facts(numbers, "numbers")),
+        ("verdicts", "Verdicts", _verdicts(found.table(), "verdicts", "verdict", "cause", "partners")),
         ("spectrum", "Spectrum", charts([figure(_spectrum(found)[1], _spectrum(found)[0])])),
         (
             "widths",
@@ -117,6 +141,4 @@ def page(found: Identifiability) -> str:
             if told.count("<svg")
             else paragraph("There are none.", "absent"),
         ),
-        ("model", "Model", facts({k: found.model[k] for k in ("paths", "observation", "initial")}, "model")),
-    )
-    return document(title, "bayes-mfg identify", sections)
+    ]

@@ -14,7 +14,7 @@ from bayes_mfg.models import ForwardModel
 from .coordinates import coordinates
 from .identifiability_words import listing
 from .linearised import blocks
-from .result import Fit, best_draw
+from .result import Fit, best_draw, compared_in_words
 
 
 def located(model: ForwardModel, at: Any, who: str, field: str = "at") -> tuple[np.ndarray, str, list[str]]:
@@ -23,8 +23,11 @@ def located(model: ForwardModel, at: Any, who: str, field: str = "at") -> tuple[
     if at is None:
         return space.prior_median(), "the prior median", []
     if isinstance(at, Fit):
-        if list(at.tree["unconstrained_posterior"]["coordinate"].to_numpy()) != space.names:
-            raise InputError(f"{who}: {field} is a fit of another model; its unknowns differ.")
+        for what, same in compared_in_words(at.tree, model):
+            if not same:  # the same coordinates would be other values
+                raise InputError(
+                    f"{who}: {field} is a fit of another model, whose {what} differ; fit this one, or give the values as a dict."
+                )
         flat = at.tree["unconstrained_posterior"]["latent"].to_numpy()
         flat = flat.reshape(-1, flat.shape[-1])
         return (

@@ -3,12 +3,15 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from .files import write_whole
+
+if TYPE_CHECKING:
+    from .identifiability_prior import OverPrior
 
 SMALL, MOST_TOLD = 0.1, 8
 """Change of an unknown, in prior sds, up to which a direction is not told by itself; and how many are, at most, besides invariances."""
@@ -60,7 +63,8 @@ class Verdict:
     alone : the ratio if all other unknowns were known.
     curved : factor, by which the ratio differs between points of the linearised posterior, of the unknown's shape: 1 where linear, NaN where not
         checked.
-    counted : what the verdict counts, of the unknown's shape: all up to the last datum but entries that do not enter.
+    counted : what the verdict counts, of the unknown's shape: all up to the last datum but entries that do not enter or are known.
+    axis : number of the axis of time in all of these, None where there is none.
     reason : the sentence.
     """
 
@@ -72,6 +76,7 @@ class Verdict:
     alone: np.ndarray
     curved: np.ndarray
     counted: np.ndarray
+    axis: int | None
     reason: str
 
 
@@ -178,8 +183,8 @@ class Identifiability:
 
         return write_whole(path, picture(self))
 
-    def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write sentences, figures and tables as one self-contained HTML page.
+    def report(self, path: str | os.PathLike[str], over: "OverPrior | None" = None) -> Path:
+        """Write sentences, figures and tables as one self-contained HTML page, with the answers over the prior where these are given.
 
         Raises
         ------
@@ -187,7 +192,7 @@ class Identifiability:
         """
         from .identifiability_page import page
 
-        return write_whole(path, page(self))
+        return write_whole(path, page(self, over))
 
     def __repr__(self) -> str:
         found = ", ".join(f"{name}: {v.verdict}" for name, v in self.verdicts.items())

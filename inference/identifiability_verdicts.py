@@ -139,7 +139,9 @@ def verdicts(
         if unknown.axis is not None:
             seen &= early.reshape([-1 if k == unknown.axis else 1 for k in range(seen.ndim)])
         later, seen = ~seen.ravel(), seen.ravel()
-        counted = seen & ~idle if (seen & ~idle).any() else seen
+        known = ~np.isfinite(width.posterior) & _held(spread.get(name), len(prior))
+        silent = idle | known
+        counted = seen & ~silent if (seen & ~silent).any() else seen
         verdict = words.overall(ratio[counted], width.sway[counted])
         cause, partners, floor = "", [], 0.0
         open_ = counted & np.isfinite(ratio) & ~((ratio <= words.IDENTIFIED) & (width.sway <= words.IDENTIFIED))
@@ -159,7 +161,7 @@ def verdicts(
                 partners = [n for n in sorted(left, key=lambda n: left[n]) if left[n] <= 0.5 * size][:3]
             else:
                 cause = "little seen"
-        known = Judged(
+        judged = Judged(
             name,
             unknown,
             verdict,
@@ -171,18 +173,20 @@ def verdicts(
             counted,
             later,
             idle & seen & ~counted,
+            known & seen & ~counted,
             floor,
         )
         out[name] = Verdict(
             verdict=verdict,
             cause=cause,
-            partners=known.partners,
+            partners=judged.partners,
             ratio=ratio.reshape(shape),
             sway=width.sway.reshape(shape),
             alone=alone.reshape(shape),
             curved=curved[name].reshape(shape),
             counted=counted.reshape(shape),
-            reason=reason(np.asarray(model.grid.times), known, [d for d, _ in empty]),
+            axis=unknown.axis,
+            reason=reason(np.asarray(model.grid.times), judged, [d for d, _ in empty]),
         )
     return out
 
@@ -193,6 +197,11 @@ def last_datum(model: ForwardModel) -> float:
     seen = mask.any(axis=tuple(k for k in range(mask.ndim) if k != 1))
     times = np.asarray(model.population.times, float)
     return float(times[seen][-1]) if seen.any() else float(times[-1])
+
+
+def _held(drawn: np.ndarray | None, size: int) -> np.ndarray:
+    """Entries that every draw of the prior leaves where they are, such as initial shares that an experimenter set."""
+    return np.zeros(size, bool) if drawn is None else drawn.ravel() <= 1e-9 * drawn.max(initial=0.0)
 
 
 def _local_over_drawn(
@@ -212,8 +221,10 @@ def uneven(model: ForwardModel, unknowns: dict[str, Rows], scale: np.ndarray, sp
     """Warnings of priors whose sd at the point is not that of their draws."""
     told = []
     for name, unknown in unknowns.items():
-        factor = _local_over_drawn(model, name, unknown, np.sum((unknown.slopes @ scale) ** 2, axis=1), spread)
-        worst = float(np.exp(np.median(np.log(factor))))
+        prior = np.sum((unknown.slopes @ scale) ** 2, axis=1)
+        factor = _local_over_drawn(model, name, unknown, prior, spread)
+        moving = factor[prior > 0] if (prior > 0).any() else factor  # what is known has none
+        worst = float(np.exp(np.median(np.log(moving))))
         if max(worst, 1.0 / worst) > ROUND:
             told.append(
                 f"The prior of {name} is far from normal in its coordinates: linearised here its sd is {words.number(worst)} of that of "
@@ -237,6 +248,7 @@ class Judged:
     counted: np.ndarray
     later: np.ndarray
     idle: np.ndarray
+    known: np.ndarray
     floor: float
 
 
@@ -287,6 +299,8 @@ def reason(times: np.ndarray, told: Judged, empty: list[Direction]) -> str:
         said += "; what is left of it hangs on priors"
     if told.idle.any():
         said += f"; {int(told.idle.sum())} of {told.ratio.size} entries do not enter and are not counted"
+    if told.known.any():
+        said += f"; {int(told.known.sum())} of {told.ratio.size} entries are known and not counted"
     if told.later.any():
         after = told.ratio[told.later]
         if np.isfinite(after).any():

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
+from scipy.special import ndtr, ndtri
 
 from bayes_mfg.games import Invariance
 from bayes_mfg.models import ForwardModel
@@ -26,6 +27,10 @@ SPREAD_DRAWS = 2_000
 
 SAME = 1e-8
 """Relative difference of curvatures of a prior up to which they are one."""
+
+HEAVY = 1.5
+"""Factor between the sds of tenths of 10,000 draws from which a prior has none. In 300 repetitions it was at most 1.14 of a normal prior, 1.25 of a
+Laplace, 1.34 of an exponential one, and at least 2.5, mostly 20, of a Cauchy one."""
 
 REACHED = 1e-6
 """Relative residual up to which the unknowns of a model reach a change that a game declares."""
@@ -47,14 +52,24 @@ def blocks(model: ForwardModel) -> dict[str, np.ndarray]:
 def prior_scale(model: ForwardModel) -> np.ndarray:
     """A lower triangular square root `(size, size)` of the prior covariance of the unconstrained coordinates.
 
-    Where the prior's log density is quadratic - its second derivatives are the same at several draws - the covariance is their inverse. Elsewhere it
-    is that of draws, taken only between coordinates that interact in the density; the curvature at one point would not do, because in the tails of
-    a logistic prior, say, it vanishes.
+    Where the prior's log density is quadratic - its second derivatives are the same at several draws, and positive - the covariance is their inverse.
+    Elsewhere it is that of draws, taken only between coordinates that interact in the density; the curvature at one point would not do, because in
+    the tails of a logistic prior, say, it vanishes. Of tails so heavy that draws agree on no sd see `heavy_tailed`.
     """
-    return np.asarray(compiled(model, "prior_scale", lambda: _prior_scale(model)))
+    return np.asarray(_prior(model)[0])
 
 
-def _prior_scale(model: ForwardModel) -> np.ndarray:
+def heavy_tailed(model: ForwardModel) -> list[str]:
+    """Unknowns with a coordinate whose prior has no sd that draws agree on, such as a Cauchy one; half of its central 68 % stands for it."""
+    heavy = _prior(model)[1]
+    return [name for name, place in blocks(model).items() if heavy[place].any()]
+
+
+def _prior(model: ForwardModel) -> tuple[np.ndarray, np.ndarray]:
+    return compiled(model, "prior_scale", lambda: _prior_scale(model))
+
+
+def _prior_scale(model: ForwardModel) -> tuple[np.ndarray, np.ndarray]:
     space = coordinates(model)
 
     def drawn(key: jax.Array) -> jax.Array:
@@ -66,21 +81,45 @@ def _prior_scale(model: ForwardModel) -> np.ndarray:
     size = space.size
     strength = np.abs(curved).max(axis=0)
     touching = strength > 1e-10 * np.sqrt(np.outer(np.diag(strength), np.diag(strength)))  # not by rounding
-    scale = np.zeros((size, size))
+    scale, heavy = np.zeros((size, size)), np.zeros(size, bool)
     _, label = connected_components(csr_array(touching), directed=False)
     for k in range(label.max() + 1 if size else 0):
         part = np.flatnonzero(label == k)
         here = curved[:, part[:, None], part[None, :]]
-        quadratic = np.abs(here - here[0]).max() <= SAME * np.abs(here).max()
-        covariance = np.linalg.inv(here[0]) if quadratic else np.atleast_2d(np.cov(draws[:, part], rowvar=False))
+        quadratic = np.abs(here - here[0]).max() <= SAME * np.abs(here).max() and np.linalg.eigvalsh(here[0]).min() > 0
+        if quadratic:
+            covariance = np.linalg.inv(here[0])
+        else:
+            heavy[part] = _disagree(draws[:, part])
+            covariance = np.atleast_2d(np.cov(_tamed(draws[:, part], heavy[part]), rowvar=False))
         scale[np.ix_(part, part)] = np.linalg.cholesky(0.5 * (covariance + covariance.T))
-    return scale
+    return scale, heavy
+
+
+def _disagree(draws: np.ndarray) -> np.ndarray:
+    """Columns of draws whose sd is not the same in each tenth of them."""
+    sds = np.stack([some.std(axis=0) for some in np.array_split(draws, 10)])
+    return sds.max(axis=0) > HEAVY * sds.min(axis=0)
+
+
+def _tamed(draws: np.ndarray, heavy: np.ndarray) -> np.ndarray:
+    """Draws whose heavy columns are replaced by normal ones of the same ranks and half width of the central 68 %."""
+    out = np.array(draws)
+    ranks = (draws[:, heavy].argsort(axis=0).argsort(axis=0) + 0.5) / len(draws)
+    out[:, heavy] = ndtri(ranks) * _half_width(draws[:, heavy])
+    return out
+
+
+def _half_width(draws: np.ndarray) -> np.ndarray:
+    """Half of the width of the central 68 % of draws, which of normal ones is the sd."""
+    low, high = np.quantile(draws, ndtr([-1.0, 1.0]), axis=0)
+    return 0.5 * (high - low)
 
 
 def prior_spread(model: ForwardModel, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Prior sd of every unknown from draws, of the shape of its values; on logarithms where `logarithmic`.
 
-    Paths that need a population are left out.
+    Half of the width of the central 68 % where it is `heavy_tailed`. Paths that need a population are left out.
     """
 
     def told(key: jax.Array) -> dict[str, jax.Array]:
@@ -91,12 +130,12 @@ def prior_spread(model: ForwardModel, values: dict[str, np.ndarray]) -> dict[str
 
     function = compiled(model, "prior_spread", lambda: jax.jit(jax.vmap(told)))
     draws = {name: np.asarray(x) for name, x in function(jax.random.split(jax.random.key(2), SPREAD_DRAWS)).items()}
-    out = {}
+    out, heavy = {}, heavy_tailed(model)
     for name, x in draws.items():
         if name not in values:
             continue  # held fixed
         some = np.log(x) if logarithmic(model, name, x) else x
-        out[name] = np.broadcast_to(some.std(axis=0, ddof=1), np.shape(values[name]))
+        out[name] = np.broadcast_to(_half_width(some) if name in heavy else some.std(axis=0, ddof=1), np.shape(values[name]))
     return out
 
 

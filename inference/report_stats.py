@@ -136,7 +136,7 @@ class Quantity:
     ----------
     name, unit, description, path : text for people.
     times : `(T,)`; a quantity without time has `T = 1`.
-    panels : what tells the `P` components apart (trajectory and further dimensions), `[""]` for one; `MOST_PANELS` are kept.
+    panels : what tells the `P` components apart (trajectory and further dimensions), `[""]` for one; the first of them, as many as were asked for.
     total : number of components before that cut.
     posterior, prior : draws `(S, P, T)`; the prior is None where it was not saved.
     log : whether spread is judged on the log scale (a positive quantity without an upper bound).
@@ -169,8 +169,8 @@ class Quantity:
         return self.prior is not None and bool(np.all(self.posterior == first) and np.all(self.prior == first))
 
 
-def quantities(tree: xr.DataTree) -> list[Quantity]:
-    """Parameters of the game in its order, then the other quantities of the posterior except population and value."""
+def quantities(tree: xr.DataTree, most: int | None = MOST_PANELS) -> list[Quantity]:
+    """Parameters of the game in its order, then the rest of the posterior except population and value; of each the first `most` panels."""
     posterior, prior = group(tree, "posterior"), group(tree, "prior")
     game, how = decode(tree.attrs, "game", dict), paths(tree)
     known = {p["name"]: p for p in game.get("parameters") or [] if isinstance(p, dict) and "name" in p}
@@ -184,27 +184,30 @@ def quantities(tree: xr.DataTree) -> list[Quantity]:
         about = (
             known.get(of[n], {}) if of[n] == n else {**known.get(of[n], {}), "description": posterior[n].attrs.get("description")}
         )
-        quantity = _quantity(n, posterior[n], prior.get(n), about, how.get(of[n], ""))
+        quantity = _quantity(n, posterior[n], prior.get(n), about, how.get(of[n], ""), most)
         unit = quantity.unit.replace("time", clock) if isinstance(clock, str) and clock else quantity.unit
-        found.append(replace(quantity, unit=unit, members=None if of[n] == n else _members(posterior[n], posterior.get(of[n]))))
+        members = None if of[n] == n else _members(posterior[n], posterior.get(of[n]), most)
+        found.append(replace(quantity, unit=unit, members=members))
     return found
 
 
-def _members(group: xr.DataArray, own: xr.DataArray | None) -> Floats | None:
+def _members(group: xr.DataArray, own: xr.DataArray | None, most: int | None) -> Floats | None:
     """Posterior medians of the trajectories' paths `(P, R, T)`; None where the typical one differs between trajectories, too."""
     if own is None or "trajectory" in group.dims or "trajectory" not in own.dims:
         return None
-    return quantiles(draws(own, ("trajectory", "time"))[:, :MOST_PANELS], (0.5,))[0]
+    return quantiles(draws(own, ("trajectory", "time"))[:, :most], (0.5,))[0]
 
 
-def _quantity(name: str, post: xr.DataArray, prior: xr.DataArray | None, about: Mapping[str, Any], path: str) -> Quantity:
+def _quantity(
+    name: str, post: xr.DataArray, prior: xr.DataArray | None, about: Mapping[str, Any], path: str, most: int | None
+) -> Quantity:
     other = [d for d in post.dims if d not in ("chain", "draw", "time")]
     panels = [" · ".join(p) for p in itertools.product(*(labels(post, str(d)) for d in other))]
     at = times(post)
-    values = draws(post, ("time",))[:, :MOST_PANELS]
+    values = draws(post, ("time",))[:, :most]
     before = None
     if prior is not None and {d: prior.sizes.get(d) for d in other} == {d: post.sizes[d] for d in other}:
-        before = draws(prior.transpose(..., *other), ("time",))[:, :MOST_PANELS]
+        before = draws(prior.transpose(..., *other), ("time",))[:, :most]
         before = (
             _onto(before, times(prior), at) if "time" in prior.dims else np.broadcast_to(before, (*before.shape[:2], at.size))
         )
@@ -214,7 +217,7 @@ def _quantity(name: str, post: xr.DataArray, prior: xr.DataArray | None, about: 
     declared = not about or (isinstance(lower, int | float) and lower >= 0 and unbounded)
     description = str(about.get("description") or post.attrs.get("description", ""))
     return Quantity(
-        name, str(about.get("unit") or ""), description, path, at, panels[:MOST_PANELS], len(panels),
+        name, str(about.get("unit") or ""), description, path, at, panels[:most], len(panels),
         values, before, bool(positive and declared),
     )  # fmt: skip
 

@@ -236,15 +236,21 @@ def load(path: str | os.PathLike[str], model: ForwardModel | None = None) -> Fit
     return Fit(tree, model)
 
 
-def _compared(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, bool]]:
-    """What makes a saved fit one of a model, and whether it is the same; later ones are looked at only if earlier ones are."""
-    words, known = describe(model), tree["posterior"]
+def compared_in_words(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, bool]]:
+    """What gives the coordinates of a fit their meaning, and whether it is the same in a model."""
+    words = describe(model)
     yield "unknowns", list(tree["unconstrained_posterior"]["coordinate"].to_numpy()) == coordinates(model).names
     yield "games", json.loads(tree.attrs["game"]) == finite(words["game"])
     yield "paths", json.loads(tree.attrs["paths"]) == words["paths"]
     yield "observation models", tree.attrs["observation"] == words["observation"]
     yield "initial populations", tree.attrs["initial"] == words["initial"]
     yield "priors of all unknowns", tree.attrs.get("prior") == words.get("prior")
+
+
+def _compared(tree: xr.DataTree, model: ForwardModel) -> Iterator[tuple[str, bool]]:
+    """What makes a saved fit one of a model, and whether it is the same; later ones are looked at only if earlier ones are."""
+    known = tree["posterior"]
+    yield from compared_in_words(tree, model)
     # What the solver approximates, not how: another method or tolerance finds the same equilibrium.
     solved = tree["solver"].attrs
     asked = {name: value for name, value in model.solver.items() if name in ("scheme", "control", "branches", "substeps")}

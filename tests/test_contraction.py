@@ -47,7 +47,7 @@ def test_a_time_at_which_the_prior_knows_keeps_its_place(monkeypatch):
     module = importlib.import_module("bayes_mfg.inference.contraction")
     rng = np.random.default_rng(0)
 
-    def held(tree):
+    def held(tree, most):
         some = module_quantities(tree)[0]
         times = np.arange(3.0)
         prior, after = (sd * rng.standard_normal((500, 1, 3)) * np.array([0.0, 1.0, 1.0]) + 1.0 for sd in (1.0, 0.1))

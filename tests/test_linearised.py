@@ -146,6 +146,7 @@ def judged(**changes):
         "counted": np.array([True, True, False, False]),
         "later": np.array([False, False, True, True]),
         "idle": np.zeros(4, bool),
+        "known": np.zeros(4, bool),
         "floor": 0.7,
     }
     return Judged(**{**given, **changes})

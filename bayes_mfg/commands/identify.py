@@ -24,16 +24,25 @@ def run(options: argparse.Namespace, words: str) -> None:
     glance(options.config)
     set_up_jax()
     from bayes_mfg.config.calibration import build_model, load_config
-    from bayes_mfg.inference import identifiability, identifiability_over_prior
+    from bayes_mfg.inference import FitError, identifiability, identifiability_over_prior
 
     config = load_config(options.config, data=options.data)
     model = build_model(config)
-    found = identifiability(model, seed=config.seed)
-    print("\n".join(found.sentences))
-    print(f"\n{in_columns(found.table())}")
+    found, over = None, None
+    try:
+        found = identifiability(model, seed=config.seed)
+    except FitError as error:
+        if options.prior_draws is None:
+            raise
+        print(error)
+    else:
+        print("\n".join(found.sentences))
+        print(f"\n{in_columns(found.table())}")
     if options.prior_draws is not None:
         over = identifiability_over_prior(model, options.prior_draws, seed=config.seed)
         print("\n" + "\n".join(over.sentences))
         print(f"\n{in_columns(over.table())}")
-    if target is not None:
-        print(f"page: {found.report(target)}")
+    if target is not None and found is not None:
+        print(f"page: {found.report(target, over)}")
+    elif target is not None and over is not None:
+        print(f"page: {over.report(target)}")
