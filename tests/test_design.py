@@ -18,7 +18,7 @@ from bayes_mfg.inference import Experiment, MeanOf, Observe, ShareOf, ValueOf, d
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.design_plan import Local, at_point, goal_slopes, planned
 from bayes_mfg.inference.design_search import Linearised, Problem, exchange, exhaustive, greedy, searched, spread
-from bayes_mfg.inference.expected_gain import FREEDOM, Table, _log_student, _replicate, expected_gain, solvable
+from bayes_mfg.inference.expected_gain import FREEDOM, Table, _log_student, _replicates, expected_gain, solvable
 from bayes_mfg.inference.linearised import prior_scale
 from bayes_mfg.inference.sensitivity import sensitivities
 from bayes_mfg.models import Calibration, Started
@@ -121,7 +121,7 @@ def test_the_nested_estimate_of_each_truth_is_that_of_its_data():
     model = plan.carried(chosen)
     seen = np.repeat(SLOPES[list(chosen)], 2, axis=0) * np.tile([[1.0], [-1.0]], (2, 1))
     for x, key, each in zip(flat, jax.random.split(jax.random.key(3), 2), found.each, strict=True):
-        y = (np.asarray(_replicate(model)(jnp.asarray(x), key, model.data))[0, list(chosen)] - 0.5).ravel()
+        y = (np.asarray(_replicates(model)(jnp.asarray(x)[None], key[None], model.data))[0, 0, list(chosen)] - 0.5).ravel()
         right = dist.Normal(seen @ x, lm.SCALE).log_prob(y).sum()
         evidence = dist.MultivariateNormal(np.zeros(4), seen @ seen.T + lm.SCALE**2 * np.eye(4)).log_prob(y)
         assert each == pytest.approx(float(right - evidence), abs=0.1)
@@ -138,7 +138,7 @@ def test_terms_of_the_nested_estimate_are_of_the_prior_that_can_be_solved():
     carried = plan.carried(chosen)
     seen = np.repeat(SLOPES[list(chosen)], 2, axis=0) * np.tile([[1.0], [-1.0]], (2, 1))
     key = jax.random.split(jax.random.key(3), 1)[0]
-    y = (np.asarray(_replicate(carried)(jnp.asarray(truth[0]), key, carried.data))[0, list(chosen)] - 0.5).ravel()
+    y = (np.asarray(_replicates(carried)(jnp.asarray(truth), key[None], carried.data))[0, 0, list(chosen)] - 0.5).ravel()
     right = dist.Normal(seen @ truth[0], lm.SCALE).log_prob(y).sum()
     evidence = dist.MultivariateNormal(np.zeros(4), seen @ seen.T + lm.SCALE**2 * np.eye(4)).log_prob(y)
     covariance = np.linalg.inv(seen.T @ seen / lm.SCALE**2 + np.eye(2))
