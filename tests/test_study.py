@@ -9,11 +9,12 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from bayes_mfg.data import Population
 from bayes_mfg.errors import DataError, InputError
 from bayes_mfg.inference import FitError, study
 from bayes_mfg.inference.assemble import derived
 from bayes_mfg.inference.study_identity import identity
-from bayes_mfg.inference.study_scores import _followed, _point, judged
+from bayes_mfg.inference.study_scores import _followed, _point, judged, noise_floor
 from bayes_mfg.models import Gaussian
 from bayes_mfg.paths import Constant, GaussianProcess, Pooled
 from bayes_mfg.reproduce.study import _changed, _Row, load_study, run_study
@@ -273,6 +274,17 @@ def test_a_truth_is_that_of_every_trajectory_where_a_family_has_one_for_each():
     found = study(of_pooling, {"pooling": ["separate"]}, method="point", truth={"x": moving}, replicates=1, starts=1).rows
     assert found["outcome"].tolist() == ["done"]
     assert found["gamma_error"][0] < 0.1
+
+
+def test_the_noise_floor_is_over_what_is_observed():
+    """One of two states, at four of five times of the first of two trajectories."""
+    shares = np.random.default_rng(0).dirichlet([9.0, 9.0], (2, len(direct.TIMES)))
+    mask = np.ones(shares.shape, bool) & [True, False]
+    mask[0, 2] = False
+    data = Population(direct.TIMES, proportions=shares, states=["a", "b"], mask=mask)
+    off = (shares - 0.4)[mask]
+    model = direct.Direct(data, Constant(), 1e-3)
+    assert off.size == 9 and noise_floor(model, np.full(shares.shape, 0.4)) == pytest.approx(np.mean(off**2))
 
 
 def test_a_constant_is_scored_at_every_time_of_a_truth_that_moves():
