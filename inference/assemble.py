@@ -16,7 +16,7 @@ from bayes_mfg.equilibrium import Code
 from bayes_mfg.models import Data, ForwardModel, describe
 from bayes_mfg.paths.pooled import SUFFIX
 
-from .coordinates import compiled, coordinates
+from .coordinates import compiled, coordinates, prior_points
 from .errors import FitError
 from .report_stats import E_BFMI, ESS, R_HAT, bfmi, convergence, lost_to_solves
 
@@ -109,9 +109,7 @@ def hyperparameters(model: ForwardModel, raw: Mapping[str, Mapping[str, Any]]) -
 
 def prior_draws(model: ForwardModel, count: int, seed: int, without: Collection[str] = ()) -> tuple[dict[str, np.ndarray], int]:
     """What `count` prior draws imply, and how many were left out because an equilibrium was not found."""
-    space = coordinates(model)
-    draw = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
-    flat = np.asarray(draw(jax.random.split(jax.random.key(seed), count)))
+    flat = prior_points(model, jax.random.split(jax.random.key(seed), count))
     result = derived(model, flat, seed, given_data=False, without=without)
     good = (result["solver/code"] == Code.CONVERGED).all(axis=-1)
     if not good.any():

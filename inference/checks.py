@@ -28,7 +28,7 @@ from . import nuts, svi
 from .assemble import PACKAGES, derived, mended
 from .check_result import RANKED, Check
 from .checkpoint import Checkpoint
-from .coordinates import compiled, coordinates
+from .coordinates import compiled, coordinates, prior_points
 from .errors import FitError
 from .fit import METHODS, draw
 from .options import check as check_options
@@ -194,9 +194,7 @@ class _Truths:
     """
 
     def __init__(self, model: ForwardModel, count: int, seed: int, at: np.ndarray, more: Quantities | None) -> None:
-        space = coordinates(model)
-        prior = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
-        flat = np.asarray(prior(jax.random.split(jax.random.key(seed), count)))
+        flat = prior_points(model, jax.random.split(jax.random.key(seed), count))
         implied = derived(model, flat, seed + 1, given_data=False)
         old, _, _ = model.data.record
         seen = np.asarray(model.data.record.mask)

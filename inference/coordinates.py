@@ -89,9 +89,7 @@ class Coordinates:
 
     def prior_median(self) -> np.ndarray:
         """Coordinatewise prior median, where fits start."""
-        keys = jax.random.split(jax.random.key(0), PRIOR_DRAWS_FOR_MEDIAN)
-        draws = compiled(self.model, "prior_draws", lambda: jax.jit(jax.vmap(lambda key: self.unconstrain(self.draw_prior(key)))))
-        return np.median(np.asarray(draws(keys)), axis=0)
+        return np.median(prior_points(self.model, jax.random.split(jax.random.key(0), PRIOR_DRAWS_FOR_MEDIAN)), axis=0)
 
 
 def compiled(model: ForwardModel, name: str, make: Any) -> Any:
@@ -104,6 +102,13 @@ def compiled(model: ForwardModel, name: str, make: Any) -> Any:
 def coordinates(model: ForwardModel) -> Coordinates:
     """The model's coordinates, made once."""
     return compiled(model, "coordinates", lambda: Coordinates(model))
+
+
+def prior_points(model: ForwardModel, keys: Array) -> np.ndarray:
+    """Draws from the prior in unconstrained coordinates `(n, size)`, one for each of the keys `(n,)`."""
+    space = coordinates(model)
+    many = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
+    return np.asarray(many(keys))
 
 
 def potential(model: ForwardModel) -> Any:

@@ -11,7 +11,7 @@ from bayes_mfg.data.blank import BLANK
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
 
-from .coordinates import compiled, coordinates
+from .coordinates import coordinates, prior_points
 from .design_candidates import Experiment, MeanOf, Observe, ShareOf, ValueOf
 from .design_plan import CELLWISE, Local, Plan, all_values, at_point, planned, several
 from .design_result import Design, Judged
@@ -307,8 +307,7 @@ def _words(goal: Any) -> str:
 def _points(model: ForwardModel, plan: Plan, at: Any, draws: int, seed: int) -> tuple[np.ndarray, str, list[str]]:
     """Points in the plan's coordinates `(n, size)`, their name, and what must be said of them."""
     space = coordinates(plan.model)
-    drawn = compiled(plan.model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
-    prior = np.asarray(drawn(jax.random.split(jax.random.key(seed), draws)))
+    prior = prior_points(plan.model, jax.random.split(jax.random.key(seed), draws))
     if at is None:
         return prior, f"{draws} draws from the prior", []
     point, name, told = located(model, at, "design")

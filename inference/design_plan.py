@@ -201,6 +201,8 @@ def _paths(model: Calibration, starts: dict[str, Experiment]) -> dict[str, Any]:
             value: Any = np.asarray(getattr(model.game, name) if own is None else own.prior)  # type: ignore[attr-defined]
             known = [np.broadcast_to(value.astype(float), parameter.shape)] * model.population.n_trajectories
         for start in starts.values():
+            if name not in start.parameters:
+                _refuse_guess(name, start, known[: model.population.n_trajectories])
             set_to = np.asarray(start.parameters.get(name, known[0]), float)
             if set_to.shape not in ((), parameter.shape):
                 raise InputError(f"Experiment: {name} has shape {set_to.shape}; {parameter.shape} is needed.")
@@ -209,8 +211,23 @@ def _paths(model: Calibration, starts: dict[str, Experiment]) -> dict[str, Any]:
     for name, path in model.paths.items():
         if isinstance(path, Given) and name not in changed:
             values = np.asarray(path.values, float)
+            for start in starts.values():
+                _refuse_guess(name, start, values)
             paths[name] = Given(np.concatenate([values, np.repeat(values[:1], len(starts), axis=0)]))
     return paths
+
+
+def _refuse_guess(name: str, start: Experiment, known: Any) -> None:
+    """Refuse an experiment that does not say what is set in it where the model's own trajectories differ in that.
+
+    Raises
+    ------
+    InputError : naming the parameter.
+    """
+    if any(not np.array_equal(value, known[0]) for value in known):
+        raise InputError(
+            f"Experiment: {start.name!r} sets no {name}, which differs between the model's trajectories; parameters with one is needed."
+        )
 
 
 def _initial(model: Calibration, starts: dict[str, Experiment]) -> Any:

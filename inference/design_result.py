@@ -17,6 +17,7 @@ from .design_candidates import Observe
 from .design_plan import Plan, with_data
 from .files import write_whole
 from .identifiability_points import located
+from .identifiability_words import number
 from .report_page import plural
 
 CAVEAT = "Observations are independent in the model; where the same agents are counted again and again they tell less, of every design."
@@ -157,7 +158,7 @@ class Design:
         told += [self.recorded] if self.recorded else []
         gain, other = self.gain, self.against_uniform
         if self.criterion == "A":
-            before = _number(float(np.exp(self.judged.before.mean())))
+            before = number(float(np.exp(self.judged.before.mean())))
             told.append(f"At {self.at}: posterior over prior sd of {self.goal}: {_with(self.sd_ratio)}; without it {before}.")
             told.append(f"Against {self.rival} the sd is {_with(other)} times as large.")
         else:
@@ -277,11 +278,7 @@ def _listed(chosen: tuple[Observe, ...]) -> str:
     return "; ".join(f"trajectory {key.split('|')[0]} at {', '.join(times)}{key.split('|')[1]}" for key, times in groups.items())
 
 
-def _number(x: float) -> str:
-    return f"{x:.3g}"
-
-
 def _with(x: Estimate) -> str:
     if np.isnan(x.error):
-        return _number(x.value)
-    return f"{_number(x.value)} (standard error {x.error:.2g}; from {_number(x.low)} to {_number(x.high)} over draws)"
+        return number(x.value)
+    return f"{number(x.value)} (standard error {x.error:.2g}; from {number(x.low)} to {number(x.high)} over draws)"

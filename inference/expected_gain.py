@@ -23,7 +23,7 @@ from scipy.special import gammaln, logsumexp
 from bayes_mfg.equilibrium import Code
 from bayes_mfg.models import Data, ForwardModel
 
-from .coordinates import compiled, coordinates, potential, value_and_gradient
+from .coordinates import compiled, coordinates, potential, prior_points, value_and_gradient
 from .design_plan import Local, Plan
 from .errors import FitError
 from .linearised import prior_scale
@@ -64,9 +64,8 @@ def solvable(plan: Plan, count: int, seed: int) -> float:
     ------
     FitError : where none has.
     """
-    model, space = plan.model, coordinates(plan.model)
-    drawn = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
-    flat = drawn(jax.random.split(jax.random.fold_in(jax.random.key(seed), count), count))
+    model = plan.model
+    flat = prior_points(model, jax.random.split(jax.random.fold_in(jax.random.key(seed), count), count))
     share = float(np.isfinite(np.asarray(_many_potentials(model)(flat, model.data))).mean())
     if not share:
         raise FitError(f"design: none of {count} draws from the prior has an equilibrium.")
@@ -76,13 +75,7 @@ def solvable(plan: Plan, count: int, seed: int) -> float:
 def records(plan: Plan, flat: np.ndarray, seed: int) -> list[list[np.ndarray]]:
     """Simulated values of everything that could be observed: for every layer of totals, of every draw `(n, size)`."""
     model = plan.model
-    space = coordinates(model)
-
-    def one(x: Array, key: Array, data: Data) -> Array:
-        latents = space.latents(space.constrain(x), data)
-        return model.likelihood(latents, model.trajectories(latents, data).mu, data).sample(key)
-
-    many = compiled(model, "design_records", lambda: jax.jit(jax.vmap(one, (0, 0, None))))
+    many = _replicates(model)
     out = []
     for layer, sizes in enumerate(plan.layers):
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), layer), len(flat))
@@ -200,16 +193,14 @@ def expected_gain(
     FitError : where no truth has a finite gain.
     """
     model = plan.carried(chosen)
-    sampled = _replicate(model)
     scale = prior_scale(plan.model)
     step, height = value_and_gradient(model), _many_potentials(model)
     prior = compiled(plan.model, "prior_height", lambda: jax.jit(coordinates(plan.model).prior_potential))
     rng = np.random.default_rng([seed, 2])
-    keys = jax.random.split(jax.random.key(seed), len(flat))
+    simulated = _replicates(model)(jnp.asarray(flat), jax.random.split(jax.random.key(seed), len(flat)), model.data)
     each, halves, sizes = np.full(len(flat), np.nan), np.full(len(flat), np.nan), []
     for n, (x, local) in enumerate(zip(flat, points, strict=True)):
-        values = sampled(jnp.asarray(x), keys[n], model.data)
-        data = model.data._replace(record=model.data.record._replace(values=values))
+        data = model.data._replace(record=model.data.record._replace(values=simulated[n]))
         at, slope = (np.asarray(y) for y in step(jnp.asarray(x), data))
         if not (np.isfinite(at) and np.isfinite(slope).all()):
             continue
@@ -236,15 +227,15 @@ def expected_gain(
     return Gain(value, error, bias, float(np.median(sizes)), each, halves)
 
 
-def _replicate(model: ForwardModel) -> Any:
-    """Compiled `(flat, key, data) -> simulated values`."""
+def _replicates(model: ForwardModel) -> Any:
+    """Compiled `(flat (n, size), keys (n,), data) -> simulated values (n, R, T, ...)`."""
     space = coordinates(model)
 
     def one(x: Array, key: Array, data: Data) -> Array:
         latents = space.latents(space.constrain(x), data)
         return model.likelihood(latents, model.trajectories(latents, data).mu, data).sample(key)
 
-    return compiled(model, "design_replicate", lambda: jax.jit(one))
+    return compiled(model, "design_replicates", lambda: jax.jit(jax.vmap(one, (0, 0, None))))
 
 
 def _many_potentials(model: ForwardModel) -> Any:

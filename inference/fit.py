@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,6 +30,8 @@ from .result import Fit, best_draw
 log = logging.getLogger(__name__)
 
 METHODS = ("nuts", "svi", "point", "ensemble")
+
+OBJECTIVES = ("map", "paper")
 
 
 def fit(
@@ -229,8 +231,38 @@ def draw(
     Statistics are `(chain, draw)`, but for the "elbo" of variational updates, `(update,)`.
     """
     run: Callable[..., tuple] = {"nuts": _nuts, "svi": _svi, "point": _point, "ensemble": _ensemble}[method]
-    try:
+    with _named(method):
         return run(model, seed=seed, progress=progress, **options)
+
+
+def refuse_options(model: ForwardModel, method: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that `draw` would refuse by nuts, svi or point, before anything is computed.
+
+    Raises
+    ------
+    InputError : naming the first that the method does not have, or that is out of range.
+    """
+    check(options)
+    objective = options.get("objective", "map")
+    if method == "point" and objective not in OBJECTIVES:
+        raise InputError(_no_objective(objective))
+    after: dict[str, Callable[..., Any]] = {"nuts": nuts.sample, "svi": svi.approximate}
+    then = after.get(method)
+    taken: tuple[str, ...] = SEARCH
+    if method == "point":
+        then = paper.fit_paper if objective == "paper" else None
+        taken = ("objective",) if objective == "paper" else ("objective", "max_steps", *SEARCH)
+    with _named(method):
+        _only({name: x for name, x in options.items() if name not in taken}, then)
+    if method == "svi":
+        svi.check(model, options.get("guide", "full"), options.get("importance", False))
+
+
+@contextlib.contextmanager
+def _named(method: str) -> Iterator[None]:
+    """An option that a method does not have, told with the method."""
+    try:
+        yield
     except _UnknownOptionError as error:
         raise InputError(
             f"Method {method!r} has no option {error.args[0]!r}; see the docstring of fit for its options."
@@ -370,7 +402,11 @@ def _point(model: ForwardModel, *, seed: int, progress: bool | None, objective: 
         spread = paper.spread(model, found)
         settings = {"objective": objective, **options, **_facts(model, found, spread)}
         return found.location[None, None], None, settings, _seeds_disagree(found, spread)
-    raise InputError(f'Unknown objective {objective!r}; choose "map" or "paper".')
+    raise InputError(_no_objective(objective))
+
+
+def _no_objective(objective: Any) -> str:
+    return f'Unknown objective {objective!r}; choose "map" or "paper".'
 
 
 def _facts(model: ForwardModel, found: paper.PaperFit, spread: dict[str, float]) -> dict[str, Any]:

@@ -2,16 +2,20 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from arviz_stats.base import array_stats
 
 from bayes_mfg.errors import InputError
+from bayes_mfg.models import ForwardModel
 
 from . import identifiability_words as words
+from .coordinates import coordinates, potential
+from .errors import FitError
 from .identifiability import identifiability
 from .linearised import logarithmic
-from .point import find_mode
+from .point import Mode, find_mode
 from .pointwise import needed
 from .report_stats import data_end
 from .result import Fit
@@ -21,6 +25,9 @@ AGREES = 0.1
 
 LEAST_DRAWS = 100
 """Draws from which an sd is taken."""
+
+HEIGHTS = 20
+"""Draws whose potential is held against the mode's."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +39,7 @@ class LinearWidths:
     times : of paths, `(T,)`, up to the last datum.
     linear, drawn : unknown -> sd, of logarithms of what is positive and has no upper bound; `(T, ...)` of paths, of the unknown's shape elsewhere.
     error : unknown -> Monte Carlo standard error of the drawn sd, relative to it, of the same shape.
+    paths : unknowns that move along the times.
 
     Entries that do not move, such as a diagonal that does not enter, have no ratio (NaN); shares and sentences leave them out.
     """
@@ -40,6 +48,7 @@ class LinearWidths:
     linear: dict[str, np.ndarray]
     drawn: dict[str, np.ndarray]
     error: dict[str, np.ndarray]
+    paths: tuple[str, ...] = ()
 
     @property
     def ratio(self) -> dict[str, np.ndarray]:
@@ -114,7 +123,7 @@ class LinearWidths:
         return float(errors.max()) if errors.size else np.nan
 
     def _along(self, name: str) -> bool:
-        return self.linear[name].ndim > 0 and self.linear[name].shape[0] == len(self.times) and len(self.times) > 1
+        return name in self.paths and len(self.times) > 1
 
     def __repr__(self) -> str:
         return f"LinearWidths({', '.join(f'{name}: {share:.0%} within 10 %' for name, share in self.table()['share'].items())})"
@@ -137,7 +146,8 @@ def linear_widths(fit: Fit) -> LinearWidths:
     Raises
     ------
     InputError : for a fit without its model, or with fewer than 100 draws.
-    FitError : when no mode is found near the draws.
+    FitError : when no mode is found near the draws: the search does not converge, ends where the curvature is flat or negative, farther from the
+        draws than they are from one another, or where the density is below that of most of them.
     """
     if not isinstance(fit, Fit):
         raise InputError(f"linear_widths: fit is {type(fit).__name__}; a fit is needed.")
@@ -147,18 +157,20 @@ def linear_widths(fit: Fit) -> LinearWidths:
         raise InputError(f"linear_widths: the fit has {flat.shape[0] * flat.shape[1]} draws; at least {LEAST_DRAWS} are needed.")
     middle = np.median(flat.reshape(-1, flat.shape[-1]), axis=0)
     mode = find_mode(model, starts=1, start=middle, progress=False)
+    _refuse_far(model, mode, flat.reshape(-1, flat.shape[-1]))
     found = identifiability(model, mode.location, checked=0, progress=False)
     until = data_end(fit.tree)
     kept = found.times <= (np.inf if until is None else until + 1e-9)
     posterior = fit.tree["posterior"].to_dataset()
-    linear, drawn, error = {}, {}, {}
+    linear, drawn, error, paths = {}, {}, {}, []
     centres = dict(found.values)
     for name, sd in found.sd.items():
         if name not in posterior or "trajectory" in posterior[name].dims:
             continue
         draws, centre = posterior[name].to_numpy(), centres[name]
         if "time" in posterior[name].dims:
-            along = sd.ndim > 0 and sd.shape[0] == len(found.times)
+            along = not model.bound[name].is_constant
+            paths += [name] if along else []
             draws = draws[:, :, kept] if along else draws[:, :, 0]  # a constant, told once
             sd, centre = (sd[kept], centre[kept]) if along else (sd, centre)
         if logarithmic(model, name, draws):
@@ -169,4 +181,35 @@ def linear_widths(fit: Fit) -> LinearWidths:
         errors = [float(array_stats.mcse(x, chain_axis=0, draw_axis=1, method="sd")) for x in cells]
         with np.errstate(divide="ignore", invalid="ignore"):
             error[name] = (np.array(errors) / drawn[name].reshape(-1)).reshape(drawn[name].shape)
-    return LinearWidths(found.times[kept], linear, drawn, error)
+    return LinearWidths(found.times[kept], linear, drawn, error, tuple(paths))
+
+
+def _refuse_far(model: ForwardModel, mode: Mode, flat: np.ndarray) -> None:
+    """Refuse a mode that is none of the distribution that the draws `(n, size)` are from.
+
+    Raises
+    ------
+    FitError : saying why.
+    """
+    if not mode.converged:
+        raise FitError(
+            f"linear_widths: no mode was found near the draws; the search ended with a gradient of {mode.gradient_norm:.2g}."
+        )
+    if mode.flat:
+        raise FitError(
+            f"linear_widths: no mode was found near the draws; the curvature is flat or negative in {mode.flat} directions."
+        )
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    away = np.maximum(low - mode.location, mode.location - high) - (high - low)
+    worst = int(np.argmax(away))
+    if away[worst] > 0:
+        raise FitError(
+            f"linear_widths: no mode was found near the draws; it has {coordinates(model).names[worst]} at {mode.location[worst]:.3g}, the draws are "
+            f"from {low[worst]:.3g} to {high[worst]:.3g}."
+        )
+    some = flat[np.linspace(0, len(flat) - 1, HEIGHTS).round().astype(int)]
+    heights = [float(potential(model)(jnp.asarray(x), model.data)) for x in some]
+    if mode.potential > np.nanmedian(heights):
+        raise FitError(
+            "linear_widths: no mode was found near the draws; most of these have a higher density than where the search ended."
+        )

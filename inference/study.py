@@ -60,7 +60,9 @@ def study(
     grid : name -> values (numbers, texts, truth values) of each argument; cells are all combinations, the last name changing fastest.
     replicates : of every cell.
     method : of `fit`: "nuts", "svi" or "point".
-    truth : values of the unknowns by name, as `identifiability` takes them; by default every replicate draws its own from the prior.
+    truth : what is known of the truth, by name: of a parameter with a path a number, or values at the model's grid times, `(T, ...)`, from which data
+        are simulated whether or not the cell's family can follow them; of other unknowns values as `identifiability` takes them. What is not given
+        every replicate draws from the prior; by default everything.
     seed : of the first replicate.
     executor : runs replicates in parallel: `bm.inference.processes()`, or another `concurrent.futures.Executor`. Workers must be able to import
         `function`. By default one after the other, here.
@@ -77,12 +79,16 @@ def study(
 
     Raises
     ------
-    InputError : for a grid, a function or an option that does not fit, a checkpoint of another study, and one of a function or an option whose
-        content cannot be told. Whatever else goes wrong in a replicate is its `outcome`, with the kind of error.
+    InputError : for a grid, a function, a truth or an option that does not fit (with a method, the model of the first cell is made to tell), a
+        checkpoint of another study, and one of a function or an option whose content cannot be told. Whatever else goes wrong in a replicate is its
+        `outcome`, with the kind of error.
     """
     _refuse(function, grid, replicates, method, seed, truth)
     cells = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    one: Callable[..., Row] = function if method is None else Scored(function, method, dict(truth) if truth else None, options)
+    one: Callable[..., Row] = function
+    if method is not None:
+        one = scored = Scored(function, method, dict(truth) if truth else None, options)
+        scored.check(cells[0])
     fixed = options if method is None else {}
     about = {
         "function": called(function),

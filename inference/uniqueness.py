@@ -263,12 +263,21 @@ def _chosen(margins: np.ndarray, count: int) -> list[int]:
 
 
 def _equilibrium(model: Calibration, fit: Fit, chain: int, draw: int, trajectory: int) -> tuple[Equilibrium, dict[str, Any]]:
-    """The equilibrium of one draw and trajectory, found again from the populations and the value that the fit holds, and its parameters."""
+    """The equilibrium of one draw and trajectory, found again from what the fit holds of it, and its parameters.
+
+    Of a fit that kept parameters alone the solver sets out as it did for the draw: from nothing, or from the belief of the most probable branch.
+    """
     space = coordinates(model)
     flat = fit.tree["unconstrained_posterior"]["latent"].to_numpy()[chain, draw]
     latents: Mapping[str, Any] = space.latents(space.constrain(jnp.asarray(flat)), model.data)
     posterior = fit.tree["posterior"]
-    guess = tuple(jnp.asarray(posterior[name].to_numpy()[chain, draw, trajectory]) for name in ("mu", "value"))
+    guess: tuple[Any, Any] | None = None
+    if "mu" in posterior:
+        mu, value = (posterior[name].to_numpy()[chain, draw, trajectory] for name in ("mu", "value"))
+        guess = jnp.asarray(mu), jnp.asarray(value)
+    elif model.branches is not None:
+        best = int(np.argmax(posterior["branch"].to_numpy()[chain, draw, trajectory]))
+        guess = jnp.asarray(model.branches[0][best]), jnp.asarray(model.branches[1][best])
     params, mu0 = model.parameters(latents, trajectory), latents["mu0"][trajectory]
     options: dict[str, Any] = {"method": model.method, "scheme": model.scheme, "control": model.control, "guess": guess}
     return solve(model.game, params, mu0, model.grid, **options), params

@@ -1,11 +1,14 @@
 """Protects what is said of uniqueness: singular values against dense ones, monotonicity against hand-made sums, folds where they are known."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import pytest
+import xarray as xr
 from linear_model import Linear, population
 from one_unknown import GRID, STARTS, calibration, simulated
 from systems import RADII, RADIUS_CASES, solved
@@ -15,8 +18,8 @@ from bayes_mfg.equilibrium import TimeGrid, conditioning, monotonicity, solve, s
 from bayes_mfg.equilibrium.schemes import residual
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import SIR, Emissions, LinearQuadratic
-from bayes_mfg.inference import Uniqueness, uniqueness
-from bayes_mfg.inference.uniqueness import FOLD
+from bayes_mfg.inference import Fit, Uniqueness, uniqueness
+from bayes_mfg.inference.uniqueness import FOLD, _equilibrium
 
 SHORT = TimeGrid(2.0, 7)
 D, LADDER, MU0 = 10, TimeGrid(4.0, 41), np.eye(10)[1]
@@ -212,6 +215,21 @@ def test_a_unique_equilibrium_gives_no_warning(fitted):
     assert row["trajectory"] == "2" and row["smallest"] == pytest.approx(conditioning(eq).smallest, rel=1e-6)
     assert set(found.table().columns) >= {"margin", "spectral_radius", "equilibria"} and len(found.table()) == 2
     assert found.searched["trajectory"].iloc[0] == found.draws.loc[found.draws["margin"].idxmin(), "trajectory"]
+
+
+def test_a_fit_that_kept_parameters_alone_has_the_same_equilibria(fitted, monkeypatch):
+    groups = {"posterior": fitted.tree["posterior"].to_dataset().drop_vars(["mu", "value"])}
+    groups["unconstrained_posterior"] = fitted.tree["unconstrained_posterior"].to_dataset()
+    found = uniqueness(Fit(xr.DataTree.from_dict(groups), fitted.model), num_draws=1, searched=0)
+    np.testing.assert_allclose(found.draws["margin"], uniqueness(fitted, num_draws=1, searched=0).draws["margin"], rtol=1e-6)
+    # Of several equilibria the solver sets out from the most probable of the draw.
+    model = fitted.model._changed("branched")
+    model.branches = (np.zeros((2, 4, 3)), np.ones((2, 4, 3)) * np.array([5.0, 7.0])[:, None, None])
+    groups["posterior"]["branch"] = (("chain", "draw", "trajectory", "belief"), np.array([[[[0.9, 0.1], [0.2, 0.8]]]]))
+    module = importlib.import_module("bayes_mfg.inference.uniqueness")
+    monkeypatch.setattr(module, "solve", lambda *args, guess, **options: guess)
+    several = Fit(xr.DataTree.from_dict(groups), model)
+    assert [float(_equilibrium(model, several, 0, 0, r)[0][1][0, 0]) for r in (0, 1)] == [5.0, 7.0]
 
 
 def test_what_was_not_found_is_no_finding():

@@ -82,17 +82,14 @@ def test_curvature_that_nobody_looked_at_is_not_one():
 
 
 def test_a_traceless_space_is_found_whatever_its_basis():
-    """A reached space of two of which only a mixture leaves no trace, given in bases that do not show it."""
+    """A reached space of three of which only a mixture of two leaves no trace, given in bases that do not show it."""
     score = np.diag([1.0, 1.0, 1.0, 1.0])
     score[2:, 2:] = [[1.0, -1.0], [0.0, 0.0]]
-    reached = np.zeros((4, 2))
-    reached[[0, 1], [0, 1]] = 0.0
-    reached[2:] = np.eye(2)
-    for angle in (0.0, 0.3, 1.0):
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    reached = np.eye(4)[:, [0, 2, 3]]
+    for turn in (np.eye(3), *(np.linalg.qr(RNG.standard_normal((3, 3)))[0] for _ in range(2))):
         found = without_trace(score, reached @ turn, np.zeros((4, 0)), 1e-9)
         assert found.shape == (4, 1)
-        np.testing.assert_allclose(np.abs(found[2:, 0]), np.sqrt(0.5), rtol=1e-9)
+        np.testing.assert_allclose(np.abs(found[:, 0]), np.sqrt([0.0, 0.0, 0.5, 0.5]), rtol=1e-9, atol=1e-12)
         assert without_trace(score, reached @ turn, found, 1e-9).shape == (4, 0)
 
 

@@ -3,16 +3,20 @@
 import concurrent.futures
 import functools
 
+import direct
 import linear_model as lm
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 
+from bayes_mfg.data import Population
 from bayes_mfg.errors import DataError, InputError
 from bayes_mfg.inference import FitError, study
+from bayes_mfg.inference.assemble import derived
 from bayes_mfg.inference.study_identity import identity
-from bayes_mfg.inference.study_scores import judged
-from bayes_mfg.paths import Constant, GaussianProcess
+from bayes_mfg.inference.study_scores import _followed, _point, judged, noise_floor
+from bayes_mfg.models import Gaussian
+from bayes_mfg.paths import Constant, GaussianProcess, Pooled
 from bayes_mfg.reproduce.study import _changed, _Row, load_study, run_study
 
 CALLS, STOPS = [], {}
@@ -142,6 +146,14 @@ def scaled(factor):
     return function
 
 
+def doubled_model(scale):
+    return 2
+
+
+def broken_model(scale):
+    raise KeyError("lost")
+
+
 class Odd:
     """An object of which nobody can tell what it consists of."""
 
@@ -217,6 +229,94 @@ def test_what_is_no_study_is_refused(changed, message):
     given = {"function": added, "grid": {"noise": [1.0]}, "replicates": 1, **changed}
     with pytest.raises(InputError, match=message):
         study(given.pop("function"), given.pop("grid"), **given)
+
+
+SINE = {"a": 3.0 * np.sin(6.0 * lm.TIMES)}
+
+
+@functools.cache
+def of_family(kind):
+    family = {"const": Constant(), "gp": GaussianProcess(length_scale=0.5)}[kind]
+    return lm.Linear(lm.population(), paths={"a": family, "b": Constant(dist.Normal(0.0, 0.1))}, observation=Gaussian(scale=1e-4))
+
+
+def test_data_are_simulated_at_the_given_truth_whatever_a_family_can_follow():
+    """And the families are told apart on the same data; what is not given is drawn, for every replicate anew."""
+    grid, options = {"kind": ["const", "gp"]}, {"method": "point", "starts": 1}
+    rows = study(of_family, grid, truth=SINE, replicates=1, **options).rows.set_index("kind")
+    assert (rows["outcome"] == "done").all()
+    assert rows["noise_floor"]["const"] == rows["noise_floor"]["gp"]
+    size = np.sqrt(np.mean(SINE["a"] ** 2))
+    spread = np.std(SINE["a"]) / size
+    assert rows["gamma_error"]["const"] > 0.9 * spread  # a constant is off by the truth's spread at least
+    for score in ("gamma_error", "crps", "mu_error"):
+        assert rows[score]["gp"] < 0.4 * rows[score]["const"]
+    model = of_family("const")
+    source = _followed(model, SINE)
+    points = [_point(model, source, SINE, seed) for seed in (0, 1)]
+    assert source.bound["a"].priors == {} and points[0].shape == (1,)
+    assert points[0][0] != points[1][0]
+    made = derived(source, points[0][None], 0)
+    np.testing.assert_allclose(made["parameter/a"][0], SINE["a"], atol=1e-14)
+    np.testing.assert_allclose(made["mu"][0, 0, :, 0], 0.5 + lm.SIZE * (SINE["a"] + points[0][0] * lm.TIMES), atol=1e-14)
+    between = source.bound["a"].function({})(0.5 * (lm.TIMES[1] + lm.TIMES[2]), None)
+    assert float(between) == pytest.approx(SINE["a"][1:3].mean())
+
+
+@functools.cache
+def of_pooling(pooling):
+    data = direct.seen(np.zeros((3, len(direct.TIMES))), 1e-3, 0)
+    return direct.Direct(data, Pooled(GaussianProcess(length_scale=0.5), pooling), 1e-3)
+
+
+def test_a_truth_is_that_of_every_trajectory_where_a_family_has_one_for_each():
+    moving = np.linspace(-1.0, 1.0, len(direct.TIMES))
+    found = study(of_pooling, {"pooling": ["separate"]}, method="point", truth={"x": moving}, replicates=1, starts=1).rows
+    assert found["outcome"].tolist() == ["done"]
+    assert found["gamma_error"][0] < 0.1
+
+
+def test_the_noise_floor_is_over_what_is_observed():
+    """One of two states, at four of five times of the first of two trajectories."""
+    shares = np.random.default_rng(0).dirichlet([9.0, 9.0], (2, len(direct.TIMES)))
+    mask = np.ones(shares.shape, bool) & [True, False]
+    mask[0, 2] = False
+    data = Population(direct.TIMES, proportions=shares, states=["a", "b"], mask=mask)
+    off = (shares - 0.4)[mask]
+    model = direct.Direct(data, Constant(), 1e-3)
+    assert off.size == 9 and noise_floor(model, np.full(shares.shape, 0.4)) == pytest.approx(np.mean(off**2))
+
+
+def test_a_constant_is_scored_at_every_time_of_a_truth_that_moves():
+    times = len(lm.TIMES)
+    moving = np.linspace(0.0, 4.0, times)
+    truth = {"parameter/a": moving[None], "parameter/b": np.ones((1, times)), "mu": np.full((1, 1, times, 2), 0.5)}
+    draws = {"parameter/a": np.full((1, times), 2.0), "parameter/b": np.ones((1, times)), "mu": np.full((1, 1, times, 2), 0.5)}
+    assert judged(linear(1.0), truth, draws)["crps"] == pytest.approx(0.5 * np.mean(np.abs(moving - 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"replicate": 20}, "no option 'replicate'"),
+        ({"guid": "laplace"}, "no option 'guid'"),
+        ({"guide": "laplac"}, "guide 'laplac'"),
+        ({"method": "point", "objective": "maps"}, "objective 'maps'"),
+        ({"method": "point", "num_samples": 5}, "no option 'num_samples'"),
+        ({"method": "point", "objective": "paper", "starts": 2}, "no option 'starts'"),
+        ({"num_samples": 0}, "num_samples is 0"),
+        ({"start": np.zeros(2)}, "start is no option"),
+        ({"truth": {"gama": 1.0}}, "truth has 'gama'; the model has a and b"),
+        ({"truth": {"a": np.zeros(3)}}, r"parameter 'a': values has shape \(3,\)"),
+        ({"function": doubled_model}, "the function gave int"),
+        ({"function": broken_model}, "makes no model of the first cell, .*KeyError: 'lost'"),
+    ],
+)
+def test_what_would_fail_in_every_replicate_is_refused_before_the_first(changed, message, tmp_path):
+    given = {"function": linear, "method": "svi", "replicates": 1, **changed}
+    with pytest.raises(InputError, match=message):
+        study(given.pop("function"), {"scale": [1.0]}, checkpoint=tmp_path / "kept", **given)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_pictures_and_tables_are_written(tmp_path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bayes_mfg.errors import ConfigError, InputError
-from bayes_mfg.inference import Design, Experiment, Fit, MeanOf, ShareOf, ValueOf, design, observations
+from bayes_mfg.inference import Design, Experiment, Fit, MeanOf, Observe, ShareOf, ValueOf, design, observations
 from bayes_mfg.inference.design import data_count
 from bayes_mfg.models import Calibration
 
@@ -16,7 +16,7 @@ GOALS = {kind.__name__: kind for kind in (ValueOf, MeanOf, ShareOf)}
 
 _OPTIONS = ("budget", "criterion", "draws", "worst", "search", "inner", "given")
 
-_CANDIDATES = ("times", "trajectories", "states", "totals", "costs", "starts", "scenarios", "goal")
+_CANDIDATES = ("times", "trajectories", "states", "totals", "costs", "starts", "scenarios", "goal", "against")
 
 _LEFT = ("model", "at", "candidates", "goal", "scenarios", "against", "seed", "progress")
 
@@ -72,6 +72,7 @@ def run_design(
             candidates=candidates,
             goal=[_goal(one, place, k) for k, one in enumerate(listed)] or None,
             scenarios=scenarios,
+            against=_rival(table, candidates, place) if "against" in table else None,
             seed=seed,
             progress=progress,
             **options,
@@ -80,6 +81,16 @@ def run_design(
         raise
     except InputError as error:
         raise ConfigError(f"{place} {error}") from error
+
+
+def _rival(table: Mapping[str, Any], candidates: list[Observe], place: Place) -> list[Observe]:
+    """The candidates that a config holds the design against, by their numbers."""
+    numbers = [convert(x, int, place, "against") for x in _list(table, "against", place)]
+    if any(not 0 <= k < len(candidates) for k in numbers):
+        raise ConfigError(
+            f"{place.at('against')} = {shown(numbers)}; numbers of the {len(candidates)} candidates, from 0 to {len(candidates) - 1}, are needed."
+        )
+    return [candidates[k] for k in numbers]
 
 
 def _free(model: Calibration, who: str | Experiment, given: bool) -> list[float]:

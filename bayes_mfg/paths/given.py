@@ -1,4 +1,4 @@
-"""A known value for every trajectory: what an experimenter set, which may differ from one trajectory to the next."""
+"""What is known of a parameter: a value for every trajectory, which an experimenter set, or a path along time."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Parameter
@@ -81,6 +82,52 @@ class Given(Path):
             parameter, {}, _constant, NO_INPUT, text, True,
             inner=inner, trajectories=len(values), partial=False, values=values,
         )  # fmt: skip
+
+
+class TabulatedFunction(PathFunction):
+    """Values at times, linear in between and constant beyond the ends."""
+
+    times: Array
+    values: Array
+
+    def __call__(self, t: ArrayLike, mu: ArrayLike) -> Array:
+        passed = jnp.clip((jnp.asarray(t, self.times.dtype) - self.times[:-1]) / jnp.diff(self.times), 0.0, 1.0)
+        return self.values[0] + jnp.tensordot(passed, jnp.diff(self.values, axis=0), 1, precision="highest")
+
+
+class Tabulated(Path):
+    """A known path along time, the same in every trajectory: the truth of a simulation, whatever family a model has for it.
+
+    Parameters
+    ----------
+    values : a value of the parameter's shape, or one for every time of the grid, `(T, ...)`; linear in between.
+
+    Raises
+    ------
+    InputError : at `bind`, for another shape, and values outside the parameter's range.
+    """
+
+    values: Any
+
+    def bind(self, parameter: Parameter, context: Context) -> BoundPath:
+        where = f"Known path of parameter {parameter.name!r}"
+        try:
+            values = np.asarray(self.values, float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: values is {self.values!r}; numbers are needed.") from error
+        shape = (len(context.times), *parameter.shape)
+        if values.shape not in (parameter.shape, shape):
+            raise InputError(f"{where}: values has shape {values.shape}; {parameter.shape} or {shape} is needed.")
+        if not np.all(np.isfinite(values)):
+            raise InputError(f"{where}: values is {values.tolist()}; finite numbers are needed.")
+        parameter.check(values, where)
+        along = np.broadcast_to(values, shape)
+
+        def build(raw: Mapping[str, Array], inputs: Inputs) -> PathFunction:
+            return TabulatedFunction(jnp.asarray(context.times, float), jnp.asarray(along))
+
+        text = f"{parameter.name}: known, from {values.min():g} to {values.max():g}."
+        return BoundPath(parameter, {}, build, NO_INPUT, text, is_constant=values.shape == parameter.shape)
 
 
 def _constant(raw: Mapping[str, Array], inputs: Inputs) -> PathFunction:

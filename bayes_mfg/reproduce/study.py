@@ -25,7 +25,7 @@ from bayes_mfg.errors import ConfigError, InputError
 from bayes_mfg.inference import FitError, Study, study
 from bayes_mfg.inference.assemble import derived
 from bayes_mfg.inference.fit import draw
-from bayes_mfg.inference.study_scores import judged
+from bayes_mfg.inference.study_scores import judged, noise_floor
 from bayes_mfg.models import Calibration
 
 from .run import reproduce
@@ -208,13 +208,13 @@ def config_row(seed: int, content: str, file: str, **cell: Any) -> dict[str, Any
     good = (implied["solver/code"] == Code.CONVERGED).all(axis=-1)
     if not good.any():
         raise FitError("no draw of the fit has an equilibrium")
-    found = judged(model, _true(model, simulation, clean), {name: x[good] for name, x in implied.items()})
-    off = np.where(population.mask, population.shares - clean.shares, 0.0)
+    true = _true(model, simulation, clean)
+    found = judged(model, true, {name: x[good] for name, x in implied.items()})
     more = {"diverging": int(np.sum(stats["diverging"]))} if stats and "diverging" in stats else {}
     return {
         **found,
         **more,
-        "noise_floor": float(np.mean(np.sum(off**2, axis=-1))),
+        "noise_floor": noise_floor(model, true["mu"][0]),
         "failed_solves": int((~good).sum()),
         "fit_seconds": seconds,
     }
