@@ -13,7 +13,7 @@ import pandas as pd
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import ForwardModel
 
-from .coordinates import compiled, coordinates
+from .coordinates import prior_points
 from .errors import FitError
 from .files import write_whole
 from .identifiability import UNCHECKED, identifiability
@@ -152,12 +152,10 @@ def identifiability_over_prior(model: ForwardModel, draws: int = 32, *, seed: in
         raise InputError(
             f"identifiability_over_prior: model is {type(model).__name__}; a bayes_mfg.models.Calibration is needed."
         )
-    space = coordinates(model)
-    draw = compiled(model, "prior", lambda: jax.jit(jax.vmap(lambda key: space.unconstrain(space.draw_prior(key)))))
     found: list[Identifiability] = []
     failed = 0
     with bar(draws, "identifiability", progress) as shown:
-        for point in np.asarray(draw(jax.random.split(jax.random.key(seed), draws))):
+        for point in prior_points(model, jax.random.split(jax.random.key(seed), draws)):
             try:
                 found.append(identifiability(model, point, checked=0, seed=seed, progress=False))
             except FitError:

@@ -196,13 +196,13 @@ def learn_prior(
         if not (isinstance(number, int | float) and 0 < number < np.inf):
             raise InputError(f"learn_prior: {name} is {number!r}; a positive number is needed.")
     prior, start = many.own_prior(), None
-    own: _Own | None = None
+    own = _Own.alike(prior, strength)
     evidence: list[float] = []
     k = np.full(many.count, np.nan)
     told: list[str] = []
     trail = [prior]
     with bar(iterations + refinements, "learning", progress) as shown:
-        for _ in range(iterations):
+        for number in range(iterations):
             modes = many.modes(prior, start)
             if modes.lost.any():
                 raise FitError(
@@ -210,7 +210,8 @@ def learn_prior(
                 )
             mean = prior.location + modes.points @ prior.root.T
             spread = prior.root @ np.linalg.inv(modes.curvature) @ prior.root.T
-            own = own or _Own.weighed(prior, spread, strength)
+            if number == 0:
+                own = _Own.weighed(prior, spread, strength)
             new = own.maximised(mean, spread)
             trail.append(new)
             prior, start = new, _standard(new, mean)
@@ -319,6 +320,12 @@ class _Own:
     prior: Normal
     axes: np.ndarray
     weights: np.ndarray
+
+    @classmethod
+    def alike(cls, prior: Normal, strength: float) -> Self:
+        """With the same weight in every direction: as long as nothing is known of the data."""
+        size = len(prior.location)
+        return cls(prior, np.eye(size), np.full(size, strength))
 
     @classmethod
     def weighed(cls, prior: Normal, spread: np.ndarray, strength: float) -> Self:
