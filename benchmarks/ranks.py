@@ -12,7 +12,7 @@ ten trajectories from random shares (Dirichlet(1, ..., 1), seed 0).
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,6 +36,29 @@ PLANNED: dict[str, Any] = {
 """Settings of the paper's mean field control, whose horizon is 1."""
 
 
+def slopes(
+    game: LinearQuadratic, horizon: float = HORIZON, scheme: str = "paper", control: bool = False
+) -> Callable[..., jax.Array]:
+    """Compiled `(gamma (100,), mu0 (d,)) -> dmu/dgamma (100, d, 100)`."""
+    grid = TimeGrid(horizon, POINTS)
+    return jax.jit(jax.jacfwd(lambda g, m: solve(game, {"gamma": g}, m, grid, scheme=scheme, control=control).mu))
+
+
+def wave(amplitude: float, horizon: float = HORIZON) -> np.ndarray:
+    """`1 + amplitude sin(pi t)` on the grid, `(100,)`."""
+    return np.asarray(1.0 + amplitude * np.sin(np.pi * np.asarray(TimeGrid(horizon, POINTS).times)))
+
+
+def counted(matrix: np.ndarray) -> dict[str, Any]:
+    """The largest singular value, and how many are above 10 % and 1 % of it; None where there is no equilibrium."""
+    if not np.isfinite(matrix).all():
+        return {"largest": None, "above 10 %": None, "above 1 %": None}
+    values = np.linalg.svd(matrix.reshape(-1, POINTS), compute_uv=False)
+    return {"largest": float(values[0])} | {
+        f"above {share:.0%}".replace("%", " %"): int(np.sum(values > share * values[0])) for share in (0.1, 0.01)
+    }
+
+
 def rows(
     about: dict[str, Any],
     game: LinearQuadratic,
@@ -46,21 +69,15 @@ def rows(
     waves: Sequence[float] = (),
 ) -> None:
     """Print a row for each scheme, set of starts and gamma."""
-    grid = TimeGrid(horizon, POINTS)
-    times = np.asarray(grid.times)
+    times = np.asarray(TimeGrid(horizon, POINTS).times)
     gammas = {f"{level:g}": np.full(POINTS, level) for level in levels}
     gammas["arc"] = 0.1 + 2.9 * (4 / horizon**2) * times * (horizon - times)
-    gammas |= {f"1 + {a:g} sin(pi t)": 1.0 + a * np.sin(np.pi * times) for a in waves}
+    gammas |= {f"1 + {a:g} sin(pi t)": wave(a, horizon) for a in waves}
     for scheme in ("paper", "exponential"):
-        slopes = jax.jit(jax.jacfwd(lambda g, m, s=scheme: solve(game, {"gamma": g}, m, grid, scheme=s, control=control).mu))
+        derivative = slopes(game, horizon, scheme, control)
         for start, shares in starts.items():
             for name, gamma in gammas.items():
-                matrix = np.concatenate([np.asarray(slopes(jnp.asarray(gamma), m)).reshape(-1, POINTS) for m in shares])
-                found: dict[str, Any] = {"largest": None, "above 10 %": None, "above 1 %": None}
-                if np.isfinite(matrix).all():
-                    values = np.linalg.svd(matrix, compute_uv=False)
-                    counts = [int(np.sum(values > share * values[0])) for share in (0.1, 0.01)]
-                    found = {"largest": float(values[0]), "above 10 %": counts[0], "above 1 %": counts[1]}
+                found = counted(np.stack([np.asarray(derivative(jnp.asarray(gamma), m)) for m in shares]))
                 print(json.dumps(about | {"scheme": scheme, "starts": start, "gamma": name} | found), flush=True)
 
 
@@ -73,7 +90,7 @@ def main() -> int:
     for d in (3, 10):
         even = {"1 to d": np.arange(1.0, d + 1.0)[None] / (d * (d + 1) / 2)}
         if not options.wide:
-            rows({"d": d, "settings": "game"}, LinearQuadratic(d), even, HORIZON, False, NARROW)
+            rows({"d": d, "settings": "game"}, LinearQuadratic(d), even, HORIZON, False, NARROW, (0.3,))
             continue
         drawn = np.random.default_rng(0).dirichlet(np.ones(d), 10)
         starts = even | {"random": drawn[:1], "ten random": drawn}
