@@ -14,9 +14,16 @@ from bayes_mfg.games.base import Parameter
 
 from .base import BoundPath, Context, Path, PathFunction
 from .constant import ConstantFunction
-from .inputs import NO_INPUT, Inputs
+from .inputs import NO_INPUT, Inputs, linear
 from .pooled import PooledPath
 from .priors import normal
+
+
+def _numbers(values: Any, where: str) -> np.ndarray:
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: values is {values!r}; numbers are needed.") from error
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +74,7 @@ class Given(Path):
 
     def bind(self, parameter: Parameter, context: Context) -> GivenPath:
         where = f"Given for parameter {parameter.name!r}"
-        try:
-            values = np.asarray(self.values, float)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: values is {self.values!r}; numbers are needed.") from error
+        values = _numbers(self.values, where)
         shape = (context.trajectories, *parameter.shape)
         if values.shape != shape:
             raise InputError(f"{where}: values has shape {values.shape}; {shape} is needed, one for each trajectory of the data.")
@@ -91,8 +95,7 @@ class TabulatedFunction(PathFunction):
     values: Array
 
     def __call__(self, t: ArrayLike, mu: ArrayLike) -> Array:
-        passed = jnp.clip((jnp.asarray(t, self.times.dtype) - self.times[:-1]) / jnp.diff(self.times), 0.0, 1.0)
-        return self.values[0] + jnp.tensordot(passed, jnp.diff(self.values, axis=0), 1, precision="highest")
+        return linear(t, self.times, self.values)
 
 
 class Tabulated(Path):
@@ -111,10 +114,7 @@ class Tabulated(Path):
 
     def bind(self, parameter: Parameter, context: Context) -> BoundPath:
         where = f"Known path of parameter {parameter.name!r}"
-        try:
-            values = np.asarray(self.values, float)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{where}: values is {self.values!r}; numbers are needed.") from error
+        values = _numbers(self.values, where)
         shape = (len(context.times), *parameter.shape)
         if values.shape not in (parameter.shape, shape):
             raise InputError(f"{where}: values has shape {values.shape}; {parameter.shape} or {shape} is needed.")

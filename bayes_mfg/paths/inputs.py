@@ -29,12 +29,17 @@ class Clock(Protocol):
     def states(self) -> tuple[str, ...]: ...
 
 
-class Inputs(eqx.Module):
-    """Features of one moment: `(t, mu) -> (F,)`.
+def linear(t: ArrayLike, times: Array, values: Array) -> Array:
+    """Values `(T, ...)` at times `(T,)`, linear in between and constant beyond the ends, at one time.
 
-    Observed shares are interpolated as `shares_0 + sum_j clip((t - t_j) / (t_{j+1} - t_j), 0, 1) (shares_{j+1} - shares_j)`: a
-    matrix product, no search, and constant beyond the ends.
+    As `values_0 + sum_j clip((t - t_j) / (t_{j+1} - t_j), 0, 1) (values_{j+1} - values_j)`: a product, no search.
     """
+    passed = jnp.clip((jnp.asarray(t, times.dtype) - times[:-1]) / jnp.diff(times), 0.0, 1.0)
+    return values[0] + jnp.tensordot(passed, jnp.diff(values, axis=0), 1, precision="highest")
+
+
+class Inputs(eqx.Module):
+    """Features of one moment: `(t, mu) -> (F,)`; observed shares are those of `linear`."""
 
     observed_times: Array | None
     observed_shares: Array | None
@@ -52,9 +57,7 @@ class Inputs(eqx.Module):
         return jnp.stack(parts) if parts else jnp.zeros((0,), dtype)
 
     def _observed(self, t: ArrayLike, dtype: DTypeLike) -> Array:
-        times, shares = jnp.asarray(self.observed_times, dtype), jnp.asarray(self.observed_shares, dtype)
-        passed = jnp.clip((jnp.asarray(t, dtype) - times[:-1]) / jnp.diff(times), 0.0, 1.0)
-        return shares[0] + jnp.matmul(passed, jnp.diff(shares, axis=0), precision="highest")
+        return linear(t, jnp.asarray(self.observed_times, dtype), jnp.asarray(self.observed_shares, dtype))
 
 
 @dataclasses.dataclass(frozen=True)
