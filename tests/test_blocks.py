@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_mfg.equilibrium import TimeGrid
+from bayes_mfg.equilibrium import TimeGrid, adjoint
 from bayes_mfg.equilibrium.blocks import backward_recursion, factorise, forward_recursion, matmul, matvec, transpose_of
 from bayes_mfg.equilibrium.problem import build
 from bayes_mfg.equilibrium.schemes import get_scheme, residual
@@ -16,9 +16,8 @@ from bayes_mfg.games import LinearQuadratic
 INTERVALS = 8
 
 
-@functools.cache
-def _system(d: int, scheme: str) -> tuple:
-    """Dense Jacobian of the residual by JAX, and the block solves, at a random point off the solution."""
+def _point(d: int, scheme: str) -> tuple:
+    """Scheme, problem, a random point off its solution, `(mu, u)`, and a right-hand side."""
     rng = np.random.default_rng(d)
     game = LinearQuadratic(d, congestion=3.0, terminal_congestion=2.0, destination_congestion=0.5)
     # Unequal steps and a moving gamma, so that no two blocks are alike.
@@ -26,13 +25,18 @@ def _system(d: int, scheme: str) -> tuple:
     problem = build(game, {"gamma": np.linspace(1.0, 2.0, INTERVALS + 1)}, np.full(d, 1.0 / d), grid)
     mu = jnp.asarray(rng.dirichlet(np.full(d, 5.0), INTERVALS + 1).T)
     u = jnp.asarray(rng.normal(size=(d, INTERVALS + 1)))
-    chosen, size = get_scheme(scheme), mu.size
+    return get_scheme(scheme), problem, (mu, u), (jnp.asarray(rng.normal(size=mu.shape)), jnp.asarray(rng.normal(size=mu.shape)))
+
+
+@functools.cache
+def _system(d: int, scheme: str) -> tuple:
+    """Right-hand side, dense Jacobian of the residual by JAX, and the block solves."""
+    chosen, problem, (mu, u), rhs = _point(d, scheme)
+    size = mu.size
 
     def flat_residual(z: jax.Array) -> jax.Array:
         parts = residual(chosen, problem, z[:size].reshape(mu.shape), z[size:].reshape(mu.shape))
         return jnp.concatenate([part.reshape(-1) for part in parts])
-
-    rhs = jnp.asarray(rng.normal(size=mu.shape)), jnp.asarray(rng.normal(size=mu.shape))
 
     @jax.jit
     def everything(mu: jax.Array, u: jax.Array, rhs: tuple) -> tuple:
@@ -63,6 +67,27 @@ def test_transposed_elimination_is_the_dense_transposed_solve(d: int, scheme: st
     rhs, dense, _, transposed = _system(d, scheme)
     expected = np.linalg.solve(np.asarray(dense).T, _flat(rhs))
     assert np.abs(_flat(transposed) - expected).max() <= 1e-11 * np.abs(expected).max()
+
+
+def _swept(d: int, scheme: str) -> float:
+    """Relative error of the adjoint by sweeps."""
+    chosen, problem, (mu, u), rhs = _point(d, scheme)
+    dense = np.asarray(_system(d, scheme)[1])
+    found = jax.jit(lambda mu, u, r: adjoint.by_sweeps(chosen, problem, mu, u, r, 1e-12))(mu, u, rhs)
+    expected = np.linalg.solve(dense.T, _flat(rhs))
+    return np.abs(_flat(found) - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("d", "scheme"), [(3, "exponential"), (3, "paper"), (10, "exponential")])
+def test_adjoint_by_sweeps_is_the_dense_transposed_solve(d: int, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps solve `J' z = r`, too, and without eliminating anything."""
+    monkeypatch.setattr(adjoint, "factorise", lambda blocks: lambda rhs: jax.tree.map(lambda r: r * jnp.nan, rhs))
+    assert _swept(d, scheme) <= 1e-10
+
+
+def test_where_sweeps_do_not_come_near_blocks_are_eliminated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adjoint, "SWEEPS", 2)
+    assert _swept(3, "exponential") <= 1e-11
 
 
 # Inner sizes on both sides of the switch from written-out arithmetic to library calls.

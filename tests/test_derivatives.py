@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from bayes_mfg.equilibrium import Equilibrium, TimeGrid, solve
+from bayes_mfg.equilibrium import Equilibrium, TimeGrid, adjoint, solve
 from bayes_mfg.games import SIR, LinearQuadratic
 
 # theta of LQ: level, bend, slope of gamma; slope, congestion, terminal congestion, base rate, crowding at the destination; mu0
@@ -248,3 +248,24 @@ def test_derivative_at_the_default_tolerance() -> None:
 
     default, exact = (float(jax.jit(jax.grad(functools.partial(loss, tol=tol)))(1.55)) for tol in (None, TOLERANCE))
     assert default == pytest.approx(exact, rel=1e-8)
+
+
+def test_adjoint_by_sweeps_gives_the_derivatives_of_elimination(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of a batch against forward mode, which eliminates; the Hessian against differences; NaN where a solve failed."""
+    monkeypatch.setattr(adjoint, "ELIMINATED", 0)
+    grid, tol = TimeGrid(1.0, 6), 2e-13  # of no other test: nothing compiled for elimination is taken
+
+    def loss(theta: Array) -> Array:
+        game = LinearQuadratic(congestion=theta[1])
+        starts = jnp.stack([jnp.array([0.2, 0.3, 0.5]), jnp.stack([theta[2], 0.5 - theta[2], jnp.asarray(0.5)])])
+        found = jax.vmap(lambda mu0: solve(game, {"gamma": theta[0] * (1.0 + jnp.arange(6.0))}, mu0, grid, tol=tol))(starts)
+        return jnp.sum(found.mu[:, 1:, 0] ** 2) + jnp.sum(jnp.sin(found.value[:, 2]))
+
+    theta = jnp.array([1.3, 2.0, 0.4])
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICKLY)
+    forward = jax.jit(jax.jacfwd(loss), compiler_options=QUICKLY)(theta)
+    assert _error(gradient(theta), forward) <= 1e-10
+    h = 1e-5
+    second = np.stack([(gradient(theta + h * e) - gradient(theta - h * e)) / (2 * h) for e in np.eye(3)])
+    assert _error(jax.jit(jax.hessian(loss), compiler_options=QUICKLY)(theta), second) <= 1e-7
+    assert np.isnan(gradient(theta.at[2].set(-0.1))).all()

@@ -50,6 +50,10 @@ class Scheme(abc.ABC):
     def linearise(self, problem: Problem, mu: Array, u: Array) -> Linearisation:
         """Exact derivative blocks of `local_maps` and of the terminal cost."""
 
+    @abc.abstractmethod
+    def transitions(self, problem: Problem, mu: Array, u: Array) -> Pair:
+        """How a sweep brings the population and the value through each interval, both `(d, d, M)` from the state in rows to that in columns."""
+
     def finish(self, problem: Problem, mu: Array, u: Array) -> Array:
         """Population path that the converged value implies; schemes that keep mass and sign recover them to rounding here."""
         return mu
@@ -140,6 +144,10 @@ class ExponentialMidpoint(Scheme):
 
     def _at_midpoints(self, problem: Problem, mu: Array, u: Array) -> Pair:
         return self._propagators(problem, _halfway(mu[:, :-1], mu[:, 1:]), _halfway(u[:, :-1], u[:, 1:]))
+
+    def transitions(self, problem: Problem, mu: Array, u: Array) -> Pair:
+        p, _ = self._at_midpoints(problem, mu, u)
+        return p, p
 
     def local_maps(self, problem: Problem, mu: Array, u: Array) -> Pair:
         p, c = self._at_midpoints(problem, mu, u)
@@ -279,6 +287,16 @@ class Paper(Scheme):
         backward = jax.vmap(self._backward, in_axes=axes, out_axes=-1)
         next_mu = forward(problem, times, dt, u[:, :-1], mu[:, :-1], arrays)
         return next_mu, backward(problem, times, dt, u[:, 1:], mu[:, :-1], arrays)
+
+    def transitions(self, problem: Problem, mu: Array, u: Array) -> Pair:
+        times, dt, arrays = self._left(problem, mu.dtype)
+        eye = jnp.eye(mu.shape[0], dtype=mu.dtype)[..., None]
+
+        def steps(value: Array) -> Array:
+            rates, _ = problem.generators(times, value, mu[:, :-1], arrays)
+            return eye * (1.0 - dt * jnp.sum(rates, axis=1)[:, None]) + dt * rates
+
+        return steps(u[:, :-1]), steps(u[:, 1:])
 
     def _values(self, problem: Problem, mu: Array) -> Array:
         times, dt, arrays = self._left(problem, mu.dtype)

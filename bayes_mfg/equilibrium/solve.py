@@ -1,7 +1,7 @@
 """Solve a game for its equilibrium, with exact derivatives."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -13,11 +13,11 @@ from jax import Array, lax
 from bayes_mfg.errors import InputError
 from bayes_mfg.games.base import Game
 
-from . import methods
+from . import adjoint, methods
 from .blocks import factorise, transpose_of
 from .grid import TimeGrid
 from .problem import Problem, build
-from .schemes import Scheme, get_scheme, residual
+from .schemes import Pair, Scheme, get_scheme, residual
 from .status import Code, Status
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ def _solve(
 
     @equilibrium.defjvp
     def implicit(primals: tuple, tangents: tuple) -> tuple:
-        """Implicit function theorem on the residual: `R'(z) dz = -dR`, solved by the direct block elimination.
+        """Implicit function theorem on the residual: `R'(z) dz = -dR`, solved by elimination of blocks or, transposed with large ones, by sweeps.
 
         The root does not depend on where the search for it began.
         """
@@ -200,8 +200,27 @@ def _solve(
         mu, u, report = equilibrium(numbers, start)
         _, push = jax.jvp(lambda n: residual(scheme, eqx.combine(n, rest), mu, u), (numbers,), (d_numbers,))
         problem = eqx.combine(numbers, rest)
-        fixed = jax.tree.map(lax.stop_gradient, (numbers, mu, u))
-        direct = factorise(scheme.linearise(eqx.combine(fixed[0], rest), fixed[1], fixed[2]))
+        fixed_numbers, fixed_mu, fixed_u = jax.tree.map(lax.stop_gradient, (numbers, mu, u))
+        fixed = eqx.combine(fixed_numbers, rest)
+
+        def elimination() -> Callable[[Pair], Pair]:
+            return factorise(scheme.linearise(fixed, fixed_mu, fixed_u))
+
+        if mu.shape[0] > adjoint.ELIMINATED:
+
+            def forwards(_: Any, b: Pair) -> Pair:
+                return elimination()(b)
+
+            def backwards(_: Any, b: Pair) -> Pair:
+                return adjoint.by_sweeps(scheme, fixed, fixed_mu, fixed_u, b, 10.0 * tolerance)
+        else:
+            direct = elimination()
+
+            def forwards(_: Any, b: Pair) -> Pair:
+                return direct(b)
+
+            def backwards(_: Any, b: Pair) -> Pair:
+                return transpose_of(direct, b)(b)
 
         def matvec(z: tuple[Array, Array]) -> tuple[Array, Array]:
             return jax.jvp(lambda m, v: residual(scheme, problem, m, v), (mu, u), z)[1]
@@ -209,9 +228,7 @@ def _solve(
         # JAX transposes the solve only where every part of its right-hand side depends on the tangents; costs alone move the value's part only.
         nothing = 0.0 * (push[0][0, 0] + push[1][0, 0])
         rhs = jax.tree.map(lambda r: nothing - r, push)
-        d_mu, d_u = lax.custom_linear_solve(
-            matvec, rhs, solve=lambda _, b: direct(b), transpose_solve=lambda _, b: transpose_of(direct, b)(b)
-        )
+        d_mu, d_u = lax.custom_linear_solve(matvec, rhs, solve=forwards, transpose_solve=backwards)
         zeros = {
             name: jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else np.zeros(x.shape, jax.dtypes.float0)
             for name, x in report.items()
