@@ -5,7 +5,7 @@ from .bay_area import read_bay_area
 from .blank import blank_population
 from .citibike import read_citibike
 from .cumulative import read_cumulative_cases
-from .days import Days, days_of
+from .days import Days, days_of, table_of_days
 from .epidemic import simulate_epidemic
 from .fluview import FluOnset, read_fluview
 from .places import Places
@@ -35,4 +35,5 @@ __all__ = [
     "read_trips",
     "simulate",
     "simulate_epidemic",
+    "table_of_days",
 ]

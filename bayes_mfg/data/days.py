@@ -7,6 +7,7 @@ import zoneinfo
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from bayes_mfg.errors import DataError
@@ -140,6 +141,56 @@ def clock_change(day: datetime.date, name: str) -> int:
     return int((after - before).total_seconds())
 
 
+def table_of_days(population: Population, covariates: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What is known of every day, a row for each trajectory in the population's order.
+
+    Columns are those of `provenance["days"]`: weekday, kind, and what the reader counted; then covariates of the days, such as the weather. Days
+    are chosen by them (`population.select(days.index[days["rain"] > 1.0])`), and known numbers go into a game by them
+    (`bm.paths.Given(days["temperature"])`).
+
+    Parameters
+    ----------
+    population : from a reader whose trajectories are days.
+    covariates : a row for each date, its index or its column "date" the dates; dates that are no trajectory are left out.
+
+    Raises
+    ------
+    DataError
+        A population whose provenance says nothing of days; covariates without dates, with a date twice, without a day of the population, with
+        a gap on such a day, or with a name that is taken.
+    """
+    known = population.provenance.get("days", {})
+    missing = [name for name in population.trajectories if name not in known]
+    if missing:
+        raise DataError(f"The provenance says nothing of the day {missing[0]!r}; expected a population of days.")
+    days = pd.DataFrame([known[name] for name in population.trajectories], index=pd.Index(population.trajectories, name="date"))
+    if covariates is None:
+        return days
+    if not isinstance(covariates, pd.DataFrame):
+        raise DataError(f"table_of_days: covariates is {covariates!r}; expected a table with a row for each date.")
+    table = covariates.set_index("date") if "date" in covariates else covariates
+    try:
+        dates = pd.to_datetime(pd.Index(table.index).astype(str), format="%Y-%m-%d").strftime("%Y-%m-%d")
+    except ValueError as error:
+        raise DataError(
+            f"table_of_days: covariates need dates such as '2024-09-01' as their index or in a column 'date': {error}."
+        ) from error
+    if taken := [str(name) for name in table.columns if name in days]:
+        raise DataError(f"table_of_days: the name {taken[0]!r} of a covariate is taken; the days have {', '.join(days)} already.")
+    if (again := dates[dates.duplicated()]).size:
+        raise DataError(f"table_of_days: covariates have the date {again[0]} twice.")
+    table = table.set_axis(dates)
+    if absent := [name for name in population.trajectories if name not in table.index]:
+        raise DataError(
+            f"table_of_days: covariates say nothing of the day {absent[0]}; {len(absent)} of {len(days)} days are absent."
+        )
+    table = table.loc[list(population.trajectories)]
+    for name in table.columns[table.isna().any()]:
+        gap = table.index[table[name].isna()][0]
+        raise DataError(f"table_of_days: the covariate {name!r} has a gap on {gap}; leave the day out, or say what it was.")
+    return days.join(table)
+
+
 def days_of(population: Population, kind: str) -> tuple[str, ...]:
     """Trajectories that are weekdays, or weekends and holidays: `population.select(days_of(population, "weekday"))`.
 
@@ -155,11 +206,8 @@ def days_of(population: Population, kind: str) -> tuple[str, ...]:
     """
     if kind not in KINDS[1:]:
         raise DataError(f"days_of: kind is {kind!r}; expected 'weekday' or 'weekend'.")
-    days = population.provenance.get("days", {})
-    missing = [name for name in population.trajectories if name not in days]
-    if missing:
-        raise DataError(f"days_of: the provenance says nothing of the day {missing[0]!r}; expected a population of days.")
-    return tuple(name for name in population.trajectories if days[name]["kind"] == kind)
+    days = table_of_days(population)
+    return tuple(days.index[days["kind"] == kind])
 
 
 def _minute(text: str, name: str) -> int:
