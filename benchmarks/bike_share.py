@@ -9,7 +9,7 @@ and bikes under way, the smallest fleet; the folder holds `JC-202409-citibike-tr
 The first three quarters of the weekdays are fitted; the other weekdays and all weekends are predicted from their first observation. All models
 share the rates' priors and a Dirichlet-multinomial with unknown concentration.
 
-forward-*   base rates alone, constant, linear in time, or a cubic spline of four pieces
+forward-*   base rates alone: constant, linear in time, a cubic spline of four pieces, or a network of time with eight hidden units
 game-*      the same with congestion and a terminal cost for every place, known effort (the scale), and a smoothing of 0.03 rides per hour, without
             which likelihoods have kinks wherever a rate comes to zero, and the search for the mode does not converge
 game-edge   constant base rates and a network for the worth of rides, of time and population
@@ -43,6 +43,7 @@ RATES = {
     "constant": lambda: bm.paths.Constant(dist.LogNormal(np.log(0.3), 1.5)),
     "linear": lambda: bm.paths.Spline(1, 1, level=0.3, level_scale=1.5, scale=1.0),
     "smooth": lambda: bm.paths.Spline(4, 3, level=0.3, level_scale=1.5, scale=1.0),
+    "neural": lambda: bm.paths.Neural(8, level=0.3, level_scale=1.5, scale=1.0),
 }
 SMOOTHING = 0.03
 LAPLACE: dict[str, Any] = {"method": "svi", "guide": "laplace", "starts": 1, "num_samples": 200, "prior_samples": 0, "seed": 0}
@@ -107,7 +108,7 @@ def model_of(name: str, data: bm.data.Population) -> bm.models.ForwardModel:
 def fitted_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str, Any]]:
     """Scores of a model for every day."""
     begin = time.perf_counter()
-    options = POINT if name in ("game-edge", "neural-ode") else LAPLACE
+    options = POINT if name in ("game-edge", "neural-ode") or name.endswith("neural") else LAPLACE
     fit = bm.inference.fit(model_of(name, sets["training"]), **options)
     seconds = time.perf_counter() - begin
     about = {"model": name, "seconds": round(seconds, 1), "warnings": fit.warnings}
