@@ -19,8 +19,8 @@ historical  training days at that time
 
 Posteriors are Laplace's, those of networks points. Rows of JSON go to `--out` as they are done, and rows that are there are not made again: mean
 squared error (the paper's mu error), its relative error, log score, CRPS, coverage of 50 % and 90 % bands. At the end, paired differences of days:
-CRPS of each model less that of the game of the same rates, or of game-linear, with standard errors over days; neighbouring days are not
-independent, and these errors are then too small.
+scores of each model less those of the game of the same rates, or of the first game of LEADING that was fitted, with standard errors over days;
+neighbouring days are not independent, and these errors are then too small.
 """
 
 import argparse
@@ -56,6 +56,8 @@ MODELS = (
     "historical",
 )
 SETS = ("training", "weekdays", "weekends")
+LEADING = ("game-linear", "game-constant", "game-smooth", "game-neural", "game-edge")
+"""Games that models without one of their own are compared with: the first that was fitted."""
 
 
 def population(case: str, folder: Path) -> bm.data.Population:
@@ -154,16 +156,25 @@ def tables(rows: list[dict[str, Any]]) -> str:
     columns = [name for name in columns if name in frame]
     means = frame.groupby(["set", "model"], sort=False)[columns].mean()
     text = [means.to_string(float_format=lambda x: f"{x:.4g}")]
-    crps = frame.pivot_table(index=["set", "day"], columns="model", values="crps")
-    for name in crps.columns:
-        rival = name.replace("forward", "game") if name.startswith("forward") else "game-linear"
-        if rival == name or rival not in crps:
+    games = [name for name in frame["model"].unique() if name.startswith("game")]
+    for name in frame["model"].unique():
+        rival = (
+            name.replace("forward", "game")
+            if name.startswith("forward")
+            else next((one for one in LEADING if one in games), None)
+        )
+        if rival not in games or rival == name:
             continue
-        difference = crps[name] - crps[rival]
+        text.append(f"{name} less {rival}, mean over days (standard error):")
         for part in SETS:
-            own = difference.loc[part]
-            error = own.std(ddof=1) / np.sqrt(len(own))
-            text.append(f"{part}: CRPS of {name} less that of {rival}: {own.mean():+.5f} ({error:.5f}, {len(own)} days)")
+            own = frame[frame["set"] == part].pivot_table(index="day", columns="model", values=columns)
+            told = []
+            for score in ("mu_error", "relative_error", "log_score", "crps"):
+                if (score, name) not in own or (score, rival) not in own:
+                    continue
+                apart = own[score, name] - own[score, rival]
+                told.append(f"{score} {apart.mean():+.4g} ({apart.std(ddof=1) / np.sqrt(len(apart)):.2g})")
+            text.append(f"  {part}, {len(own)} days: " + ", ".join(told))
     return "\n".join(text)
 
 
