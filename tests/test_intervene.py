@@ -412,6 +412,34 @@ def test_all_draws_lost_is_no_result(fitted) -> None:
         fitted.intervene(Change("gamma", add=-50.0), num_draws=2)
 
 
+def test_chunks_of_draws_do_not_show(fitted, announced, monkeypatch) -> None:
+    """Four draws by threes: the second chunk is filled up with copies, of which nothing is kept."""
+    monkeypatch.setattr(module, "CHUNK", DRAWS - 1)
+    found = fitted.intervene(Close("B", 0.8, 1.4))
+    assert found.changed.sizes["draw"] == DRAWS
+    for side in ("baseline", "changed"):
+        xr.testing.assert_allclose(getattr(found, side), getattr(announced, side), atol=1e-9)
+
+
+def test_new_populations_and_another_start(fitted) -> None:
+    """The changed side of one is the baseline of the other where starts are exchanged: trajectories are new, with the same deviations."""
+    here, there = [[0.1, 0.2, 0.7], [0.5, 0.4, 0.1], [0.3, 0.3, 0.4]], [0.6, 0.2, 0.2]
+    one = fitted.intervene(Start(there), initial=here, seed=3, flows=False)
+    assert list(one.baseline["trajectory"].to_numpy()) == ["initial 0", "initial 1", "initial 2"]
+    np.testing.assert_allclose(one.baseline["mu"].isel(time=0)[0], here, atol=1e-12)
+    np.testing.assert_allclose(one.changed["mu"].isel(time=0)[0], [there] * 3, atol=1e-12)
+    other = fitted.intervene(Start(here), initial=[there] * 3, seed=3, flows=False)
+    for name in ("mu", "value"):
+        np.testing.assert_allclose(one.changed[name], other.baseline[name], atol=1e-9)
+        np.testing.assert_allclose(one.baseline[name], other.changed[name], atol=1e-9)
+    assert (
+        np.abs(
+            one.baseline["mu"][:, 0] - fitted.intervene(Start(there), initial=here, seed=4, flows=False).baseline["mu"][:, 0]
+        ).max()
+        > 1e-3
+    )
+
+
 def test_interventions_are_values() -> None:
     """They can be compared and hashed, and are not changed by mistake."""
     one = Change("gamma", factor=np.array([[1.0, 2.0], [3.0, 4.0]]))
