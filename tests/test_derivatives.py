@@ -253,6 +253,10 @@ def test_derivative_at_the_default_tolerance() -> None:
 def test_adjoint_by_sweeps_gives_the_derivatives_of_elimination(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients of a batch against forward mode, which eliminates; the Hessian against differences; NaN where a solve failed."""
     monkeypatch.setattr(adjoint, "ELIMINATED", 0)
+    # Of sweeps alone: what they would leave to elimination is NaN. Forward mode has its own.
+    monkeypatch.setattr(adjoint, "factorise", lambda blocks: lambda rhs: jax.tree.map(lambda r: r * jnp.nan, rhs))
+    by_sweeps, calls = adjoint.by_sweeps, []
+    monkeypatch.setattr(adjoint, "by_sweeps", lambda *args: calls.append(1) or by_sweeps(*args))
     grid, tol = TimeGrid(1.0, 6), 2e-13  # of no other test: nothing compiled for elimination is taken
 
     def loss(theta: Array) -> Array:
@@ -269,3 +273,4 @@ def test_adjoint_by_sweeps_gives_the_derivatives_of_elimination(monkeypatch: pyt
     second = np.stack([(gradient(theta + h * e) - gradient(theta - h * e)) / (2 * h) for e in np.eye(3)])
     assert _error(jax.jit(jax.hessian(loss), compiler_options=QUICKLY)(theta), second) <= 1e-7
     assert np.isnan(gradient(theta.at[2].set(-0.1))).all()
+    assert calls

@@ -175,6 +175,10 @@ def table_of_days(population: Population, covariates: pd.DataFrame | None = None
         raise DataError(
             f"table_of_days: covariates need dates such as '2024-09-01' as their index or in a column 'date': {error}."
         ) from error
+    if dates.hasnans:
+        raise DataError("table_of_days: covariates have a row without a date.")
+    if (twice := table.columns[table.columns.duplicated()]).size:
+        raise DataError(f"table_of_days: two covariates are called {twice[0]!r}.")
     if taken := [str(name) for name in table.columns if name in days]:
         raise DataError(f"table_of_days: the name {taken[0]!r} of a covariate is taken; the days have {', '.join(days)} already.")
     if (again := dates[dates.duplicated()]).size:
@@ -185,8 +189,9 @@ def table_of_days(population: Population, covariates: pd.DataFrame | None = None
             f"table_of_days: covariates say nothing of the day {absent[0]}; {len(absent)} of {len(days)} days are absent."
         )
     table = table.loc[list(population.trajectories)]
-    for name in table.columns[table.isna().any()]:
-        gap = table.index[table[name].isna()][0]
+    gaps = table.isna() | table.isin([np.inf, -np.inf])
+    for name in table.columns[gaps.any()]:
+        gap = table.index[gaps[name]][0]
         raise DataError(f"table_of_days: the covariate {name!r} has a gap on {gap}; leave the day out, or say what it was.")
     return days.join(table)
 

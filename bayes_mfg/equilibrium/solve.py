@@ -212,7 +212,7 @@ def _solve(
                 return elimination()(b)
 
             def backwards(_: Any, b: Pair) -> Pair:
-                return adjoint.by_sweeps(scheme, fixed, fixed_mu, fixed_u, b, 10.0 * tolerance)
+                return adjoint.by_sweeps(scheme, fixed, fixed_mu, fixed_u, b)
         else:
             direct = elimination()
 
