@@ -105,6 +105,20 @@ def test_where_sweeps_do_not_come_near_blocks_are_eliminated(monkeypatch: pytest
     assert _swept(3, "exponential") <= 1e-10
 
 
+@pytest.mark.parametrize("scheme", ["exponential", "paper"])
+def test_transitions_are_what_a_sweep_does(scheme: str) -> None:
+    """They bring the population on, and, by the envelope theorem for the explicit steps, are the derivative of the value by the next one."""
+    chosen, problem, (mu, u), (_, direction) = _point(3, scheme)
+    forward, backward = chosen.transitions(problem, mu, u)
+    np.testing.assert_allclose(matvec(jnp.swapaxes(forward, 0, 1), mu[:, :-1]), chosen.local_maps(problem, mu, u)[0], atol=1e-13)
+    np.testing.assert_allclose(np.sum(backward, axis=1), 1.0, atol=1e-13)
+    if scheme == "paper":
+        _, moved = jax.jvp(lambda v: chosen.local_maps(problem, mu, v)[1], (u,), (direction,))
+        np.testing.assert_allclose(matvec(backward, direction[:, 1:]), moved, atol=1e-12)
+    else:
+        np.testing.assert_array_equal(forward, backward)
+
+
 # Inner sizes on both sides of the switch from written-out arithmetic to library calls.
 @pytest.mark.parametrize(("p", "q", "r"), [(3, 3, 3), (2, 5, 3), (4, 12, 2)])
 def test_products(p: int, q: int, r: int) -> None:

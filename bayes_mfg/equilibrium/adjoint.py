@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.sparse.linalg import gmres
 
-from .blocks import factorise, matvec, transpose_of
+from .blocks import backward_recursion, factorise, forward_recursion, transpose_of
 from .problem import Problem
 from .schemes import Pair, Scheme, residual
 
@@ -21,37 +21,22 @@ SWEEPS = 40
 """Sweeps after which elimination takes over."""
 
 
-def _frozen(forward: Array, backward: Array, rhs: Pair) -> Pair:
-    """`dmu[n+1] = F[n]' dmu[n] + r` and `du[n] = B[n] du[n+1] + r`: the equations at fixed rates, which uncouples them."""
+def _at_fixed_rates(forward: Array, backward: Array, rhs: Pair) -> Pair:
+    """`dmu[n+1] = F[n]' dmu[n] + r` and `du[n] = B[n] du[n+1] + r`: the linearised equations at fixed rates, which uncouples them."""
     r_mu, r_u = rhs
-
-    def forth(mu: Array, interval: Pair) -> Pair:
-        p, r = interval
-        mu = matvec(p.T, mu) + r
-        return mu, mu
-
-    def back(u: Array, interval: Pair) -> Pair:
-        p, r = interval
-        u = matvec(p, u) + r
-        return u, u
-
-    _, mu = lax.scan(forth, r_mu[:, 0], (jnp.moveaxis(forward, -1, 0), r_mu[:, 1:].T))
-    _, u = lax.scan(back, r_u[:, -1], (jnp.moveaxis(backward, -1, 0), r_u[:, :-1].T), reverse=True)
-    return jnp.concatenate([r_mu[:, :1], mu.T], axis=1), jnp.concatenate([u.T, r_u[:, -1:]], axis=1)
+    return forward_recursion(forward, r_mu[:, 0], r_mu[:, 1:]), backward_recursion(backward, r_u[:, :-1], r_u[:, -1])
 
 
-def by_sweeps(scheme: Scheme, problem: Problem, mu: Array, u: Array, rhs: Pair, tol: float | None = None) -> Pair:
+def by_sweeps(scheme: Scheme, problem: Problem, mu: Array, u: Array, rhs: Pair) -> Pair:
     """Solve the transposed linearised equations, `R'(z)^T w = rhs`, all `(d, M + 1)`.
 
     GMRES, preconditioned by the transposed equations at fixed rates: one forward and one backward pass. Where `SWEEPS` of these leave of either
-    part of the answer more than ten times `tol` (by default 1e-11 of its own norm in double, 1e-6 in single precision), blocks are eliminated
-    instead. NaN stays NaN.
+    part of the answer more than 1e-10 of its own norm (1e-5 in single precision), blocks are eliminated instead. NaN stays NaN.
     """
-    if tol is None:
-        tol = 1e-11 if jnp.finfo(u.dtype).bits >= 64 else 1e-6
+    tol = 1e-11 if jnp.finfo(u.dtype).bits >= 64 else 1e-6
     _, pull = jax.vjp(lambda z: residual(scheme, problem, *z), (mu, u))
     transitions = scheme.transitions(problem, mu, u)
-    sweep = transpose_of(lambda r: _frozen(*transitions, r), (mu, u))
+    sweep = transpose_of(lambda r: _at_fixed_rates(*transitions, r), (mu, u))
 
     def minus(a: Pair, b: Pair) -> Pair:
         return a[0] - b[0], a[1] - b[1]

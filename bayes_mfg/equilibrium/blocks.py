@@ -60,14 +60,16 @@ def backward_recursion(p: Array, c: Array, last: Array) -> Array:
     return jnp.concatenate([path.T, last[:, None]], axis=1)
 
 
-def forward_recursion(p: Array, first: Array) -> Array:
-    """`mu[n+1] = P[n]' mu[n]` from `mu[0] = first`; returns `(d, M + 1)`."""
+def forward_recursion(p: Array, first: Array, c: Array | None = None) -> Array:
+    """`mu[n+1] = P[n]' mu[n] + c[n]` from `mu[0] = first`; `p (d, d, M)`, `c (d, M)` or nothing; returns `(d, M + 1)`."""
 
-    def step(mu: Array, p_n: Array) -> tuple[Array, Array]:
+    def step(mu: Array, interval: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        p_n, c_n = interval
         mu = matvec(p_n, mu)
+        mu = mu if c_n is None else mu + c_n
         return mu, mu
 
-    _, path = lax.scan(step, first, jnp.transpose(p, (2, 1, 0)))
+    _, path = lax.scan(step, first, (jnp.transpose(p, (2, 1, 0)), None if c is None else c.T))
     return jnp.concatenate([first[:, None], path.T], axis=1)
 
 
