@@ -281,8 +281,9 @@ def _dataset(model: ForwardModel, result: Mapping[str, np.ndarray], shape: tuple
             called = bare if kind == "parameter" else f"{bare}_group"
             variables[called] = (["chain", "draw", *dims, *extra], value.reshape(*shape, *value.shape[1:]), attrs)
         elif kind in ("own", "hyper"):
-            # Separate paths have a scale for every trajectory.
-            variables[bare] = (["chain", "draw", "trajectory"][: value.ndim + 1], value.reshape(*shape, *value.shape[1:]))
+            # Separate paths have a scale for every trajectory, an observation model may have one for every state.
+            axis = "state" if kind == "own" else "trajectory"
+            variables[bare] = (["chain", "draw", axis][: value.ndim + 1], value.reshape(*shape, *value.shape[1:]))
         elif kind == "mu0":
             variables[kind] = (["chain", "draw", "trajectory", "initial_state"], value.reshape(*shape, *value.shape[1:]), _START)
         elif kind == "branch":

@@ -92,7 +92,9 @@ class Fit:
         # A pooled parameter's typical path stands before those of the trajectories.
         game = [v for name in self.parameters for v in (f"{name}_group", name) if v == name or "group_of" in _attrs(posterior, v)]
         # Besides the game's parameters: the observation model's own, and scales of paths.
-        numbers = [v for v in posterior.data_vars if set(posterior[v].dims) <= {"chain", "draw", "trajectory"}]
+        numbers = [
+            v for v in posterior.data_vars if {*posterior[v].dims} - {"chain", "draw"} in (set(), {"trajectory"}, {"state"})
+        ]
         own = [v for v in numbers if v not in self.parameters]
         starts = ["mu0"] if "mu0" in posterior and posterior["mu0"][0, 0].size <= SUMMARY_STARTS else []
         for name in (*game, *own, *starts):

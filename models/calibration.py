@@ -255,7 +255,7 @@ class ForwardModel(Rebuilt, abc.ABC):
             return lambda raw_name, prior: draw(f"{name}/{raw_name}", prior)
 
         raw = {name: path.sample(named(name)) for name, path in self.bound.items()}
-        own = {name: draw(name, prior) for name, prior in self.observation.priors.items()}
+        own = {name: draw(name, prior) for name, prior in self.observation.drawn(len(self.columns)).items()}
         return {"raw": raw, "own": own, "mu0": self.initial.sample(draw, data.initial)}
 
     @property

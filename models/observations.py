@@ -53,6 +53,10 @@ class Observation(eqx.Module):
         """Own unknowns: name -> prior."""
         return {}
 
+    def drawn(self, count: int) -> dict[str, dist.Distribution]:
+        """Own unknowns with their priors, as they are drawn where the record has `count` columns."""
+        return self.priors
+
     @abc.abstractmethod
     def columns(self, population: Population) -> tuple[str, ...]:
         """Names of the states of the record's last axis, of length `k`."""
@@ -140,6 +144,8 @@ class _Shares(Observation):
         if population.counts is None or population.totals is None or not (population.totals > 0).any():
             return []
         known = population.totals[population.totals > 0]
+        if known.min() == known.max():  # one size: one sampling error, which the noise can hold
+            return []
         return [
             f"{type(self).__name__} takes counts as shares and one noise for all of them, whatever their totals ({known.min()} to {known.max()}): "
             "Multinomial or DirichletMultinomial use the totals."
@@ -155,16 +161,26 @@ class Gaussian(_Shares):
     Parameters
     ----------
     scale : standard deviation of one share: a number, or a NumPyro prior on the positive numbers.
+    by_state : whether every state has a scale of its own, each with this prior: where shares of some places are less certain than those of others
+        by more than their size tells. Shares are independent given the population all the same, though they sum to one.
     """
 
     scale: Any = 0.01
+    by_state: bool = False
 
     def __check_init__(self) -> None:
         check_amount(self.scale, "scale", "Gaussian")
+        if not isinstance(self.by_state, bool):
+            raise InputError(f"Gaussian: by_state is {self.by_state!r}; True or False is needed.")
+        if self.by_state and not isinstance(self.scale, dist.Distribution):
+            raise InputError(f"Gaussian: by_state needs a prior of the scale, which is {self.scale!r}, one number.")
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
         return {"scale": self.scale} if isinstance(self.scale, dist.Distribution) else {}
+
+    def drawn(self, count: int) -> dict[str, dist.Distribution]:
+        return {name: prior.expand((count,)).to_event(1) for name, prior in self.priors.items()} if self.by_state else self.priors
 
     def record(self, population: Population) -> Record:
         shares = np.nan_to_num(population.shares)

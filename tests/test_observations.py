@@ -290,3 +290,24 @@ def test_seeds_are_a_share_for_each_trajectory_and_nothing_elsewhere():
 def test_a_scaled_prior_is_a_prior_on_the_positive_numbers():
     scaled = dist.TransformedDistribution(dist.HalfNormal(1.0), dist.transforms.AffineTransform(0.0, 0.1))
     assert list(Gaussian(scale=scaled).priors) == ["scale"]
+
+
+def test_every_state_may_have_a_scale_of_its_own():
+    observation = Gaussian(scale=dist.LogNormal(-3.0, 1.0), by_state=True)
+    scales = np.array([0.01, 0.03, 0.1])
+    right = scipy.stats.norm.logpdf(SHARES, MU, scales)
+    np.testing.assert_allclose(log_density(observation, shares(), own={"scale": jnp.asarray(scales)}), right)
+    assert observation.drawn(3)["scale"].event_shape == (3,)
+    assert Gaussian(scale=dist.LogNormal(-3.0, 1.0)).drawn(3)["scale"].shape() == ()
+
+
+@pytest.mark.parametrize("options", [{"scale": 0.1, "by_state": True}, {"by_state": "yes"}])
+def test_scales_by_state_need_a_prior(options):
+    with pytest.raises(InputError, match="by_state"):
+        Gaussian(**options)
+
+
+def test_one_noise_for_all_shares_is_no_matter_where_all_sizes_are_one():
+    even = Population(TIMES, counts=np.full((2, 3, 3), 20), totals=np.full((2, 3), 60), states=STATES)
+    assert Gaussian().remarks(even) == []
+    assert "whatever their totals" in Gaussian().remarks(counts())[0]
