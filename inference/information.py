@@ -14,6 +14,7 @@ from jax import Array
 from scipy.special import betaln, gammaln, polygamma
 
 from bayes_mfg.errors import InputError
+from bayes_mfg.models.observations import SimplexNormal
 
 TERMS = 1_000_000
 """Terms of an expectation that are held in memory at once."""
@@ -74,6 +75,27 @@ def _(distribution: dist.Normal) -> np.ndarray:
     """`1 / scale^2` of the mean, `2 / scale^2` of the scale."""
     scale = np.broadcast_to(np.asarray(distribution.scale, float), distribution.batch_shape)
     return _diagonal(np.stack([1.0 / scale**2, 2.0 / scale**2], axis=-1))
+
+
+@natural.register
+def _(distribution: SimplexNormal) -> Array:
+    return jnp.concatenate([distribution.loc, distribution.spread], axis=-1)
+
+
+@information.register
+def _(distribution: SimplexNormal) -> np.ndarray:
+    """`1 / a^2` on the diagonal less `1 / A` everywhere of the means; `2 / a^2 - 4 / A` and `2 a_j a_k / A^2` of the spreads.
+
+    The former is the covariance of `e / a^2`, the latter from the second derivatives of `- log a_k - e_k^2 / (2 a_k^2) + log(A) / 2` with
+    `E e_k^2 = a_k^2 - a_k^4 / A`. Own derivation.
+    """
+    a = np.asarray(distribution.spread, float)
+    total = np.sum(a**2, axis=-1)[..., None]
+    size = a.shape[-1]
+    out = np.zeros((*a.shape[:-1], 2 * size, 2 * size))
+    out[..., :size, :size] = _diagonal(1.0 / a**2) - 1.0 / total[..., None]
+    out[..., size:, size:] = _diagonal(2.0 / a**2 - 4.0 / total) + 2.0 * a[..., :, None] * a[..., None, :] / total[..., None] ** 2
+    return out
 
 
 @natural.register(dist.Dirichlet)

@@ -154,7 +154,7 @@ def _sized(record: Record, origin: int, totals: int | None) -> Record:
 
 def scores_of_draws(drawn: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     """Scores, all but the log score, of draws `(n, cells)` of shares against the recorded ones `(cells,)`, with the bands."""
-    low90, low50, median, high50, high90 = np.quantile(drawn, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    low90, low50, median, high50, high90 = np.quantile(drawn, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0, method="weibull")
     return {
         "crps": crps_of_draws(drawn, truth),
         "wis": wis_of_draws(drawn, truth),

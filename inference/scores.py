@@ -139,8 +139,12 @@ def crps_of_draws(draws: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:
 
 
 def covered(draws: np.ndarray, truth: np.ndarray, probability: float) -> NDArray[np.bool_]:
-    """Which of the numbers `(n,)` lie inside the central interval of the draws `(S, n)`; rounding at its ends does not count."""
-    low, high = np.quantile(draws, [0.5 - 0.5 * probability, 0.5 + 0.5 * probability], axis=0)
+    """Which of the numbers `(n,)` lie inside the central interval of the draws `(S, n)`; rounding at its ends does not count.
+
+    A truth like the `S` draws is below the `k`-th smallest with probability `k / (S + 1)`: these are the quantiles taken ("weibull"), so that few
+    draws hold what they say, as far as they reach.
+    """
+    low, high = np.quantile(draws, [0.5 - 0.5 * probability, 0.5 + 0.5 * probability], axis=0, method="weibull")
     return np.asarray((truth >= low - 1e-12) & (truth <= high + 1e-12))
 
 

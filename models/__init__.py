@@ -13,6 +13,7 @@ from .observations import (
     Multinomial,
     Observation,
     Record,
+    SimplexGaussian,
 )
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Observation",
     "Record",
     "Seeded",
+    "SimplexGaussian",
     "Started",
     "Trajectories",
     "UnknownShares",

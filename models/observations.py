@@ -6,8 +6,9 @@ for everything that was not seen. Scales and concentrations are numbers or NumPy
 
 import abc
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from numpyro.distributions import constraints
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
@@ -161,19 +163,92 @@ class Gaussian(_Shares):
     Parameters
     ----------
     scale : standard deviation of one share: a number, or a NumPyro prior on the positive numbers.
-    by_state : whether every state has a scale of its own, each with this prior: where shares of some places are less certain than those of others
-        by more than their size tells. Shares are independent given the population all the same, though they sum to one.
     """
 
     scale: Any = 0.01
-    by_state: bool = False
 
     def __check_init__(self) -> None:
         check_amount(self.scale, "scale", "Gaussian")
+
+    @property
+    def priors(self) -> dict[str, dist.Distribution]:
+        return {"scale": self.scale} if isinstance(self.scale, dist.Distribution) else {}
+
+    def record(self, population: Population) -> Record:
+        shares = np.nan_to_num(population.shares)
+        return Record(jnp.asarray(shares), jnp.asarray(population.mask), jnp.ones(shares.shape[:2]))
+
+    def remarks(self, population: Population) -> list[str]:
+        d = population.n_states
+        if not population.mask.all(axis=-1).any():
+            return super().remarks(population)
+        return [
+            *super().remarks(population),
+            f"Gaussian takes the {d} shares of a row as independent though they sum to one: where all are observed the evidence counts "
+            f"{d}/{d - 1} times, and sds are too narrow by {100 * (1 - math.sqrt(1 - 1 / d)):.0f} %. SimplexGaussian takes them as they are.",
+        ]
+
+    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+        return dist.Normal(mu[..., index], amount(self.scale, own, "scale"))
+
+
+class SimplexNormal(dist.Distribution):
+    """Normal errors of shares, independent but for their sum, which is zero.
+
+    Errors `e_k` with standard deviations `a_k` are normal given that they sum to zero: with `A = sum_k a_k^2` their covariance is
+    `diag(a^2) - a^2 a^2' / A`, and the density, with respect to all shares but one, is `prod_k N(e_k; 0, a_k^2) / N(0; 0, A)`.
+
+    Parameters
+    ----------
+    loc : `(..., k)`, which sums to one.
+    spread : `a`, `(k,)` or like `loc`.
+    """
+
+    arg_constraints: ClassVar = {"loc": constraints.real_vector, "spread": constraints.real_vector}
+    support = constraints.real_vector
+    pytree_data_fields = ("loc", "spread")
+
+    def __init__(self, loc: Array, spread: Array, *, validate_args: bool | None = None) -> None:
+        self.loc, self.spread = loc, jnp.broadcast_to(spread, loc.shape)
+        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
+
+    @property
+    def mean(self) -> Array:
+        return self.loc
+
+    def log_prob(self, value: Array) -> Array:
+        each = dist.Normal(self.loc, self.spread).log_prob(value).sum(axis=-1)
+        return each - dist.Normal(0.0, jnp.sqrt(jnp.sum(self.spread**2, axis=-1))).log_prob(0.0)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        error = self.spread * jax.random.normal(key, (*sample_shape, *self.loc.shape), self.loc.dtype)
+        square = self.spread**2
+        return self.loc + error - square / square.sum(axis=-1, keepdims=True) * error.sum(axis=-1, keepdims=True)
+
+
+class SimplexGaussian(_Shares):
+    """Shares are normal around the population's, with errors that sum to zero as those of shares do.
+
+    `Gaussian` takes the shares of a row as independent: where all of them are observed it counts the evidence `d / (d - 1)` times. Here the errors
+    are independent but for their sum: see `SimplexNormal`. A time counts where all states are observed. Shares near zero may have bands below it.
+
+    Parameters
+    ----------
+    scale : standard deviation of an error before the sum is known, of `d` alike `sqrt(d / (d - 1))` times that of a share: a number, or a NumPyro
+        prior on the positive numbers.
+    by_state : whether every state has a scale of its own, each with this prior: where shares of some places are less certain than those of others
+        by more than their size tells.
+    """
+
+    scale: Any = eqx.field(default_factory=lambda: dist.LogNormal(np.log(0.03), 1.0))
+    by_state: bool = False
+
+    def __check_init__(self) -> None:
+        check_amount(self.scale, "scale", "SimplexGaussian")
         if not isinstance(self.by_state, bool):
-            raise InputError(f"Gaussian: by_state is {self.by_state!r}; True or False is needed.")
+            raise InputError(f"SimplexGaussian: by_state is {self.by_state!r}; True or False is needed.")
         if self.by_state and not isinstance(self.scale, dist.Distribution):
-            raise InputError(f"Gaussian: by_state needs a prior of the scale, which is {self.scale!r}, one number.")
+            raise InputError(f"SimplexGaussian: by_state needs a prior of the scale, which is {self.scale!r}, one number.")
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
@@ -183,11 +258,16 @@ class Gaussian(_Shares):
         return {name: prior.expand((count,)).to_event(1) for name, prior in self.priors.items()} if self.by_state else self.priors
 
     def record(self, population: Population) -> Record:
-        shares = np.nan_to_num(population.shares)
-        return Record(jnp.asarray(shares), jnp.asarray(population.mask), jnp.ones(shares.shape[:2]))
+        rows = population.mask.all(axis=-1)
+        if not rows.any():
+            raise InputError(
+                "SimplexGaussian: no time has all states observed; use Gaussian, or Binomial for counts of some states."
+            )
+        shares = np.where(rows[..., None], population.shares, 1.0 / population.n_states)
+        return Record(jnp.asarray(shares), jnp.asarray(rows), jnp.ones(rows.shape))
 
     def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
-        return dist.Normal(mu[..., index], amount(self.scale, own, "scale"))
+        return SimplexNormal(mu[..., index], jnp.asarray(amount(self.scale, own, "scale")))
 
 
 class Dirichlet(_Shares):
@@ -397,5 +477,6 @@ class BetaBinomial(Binomial):
 
 
 OBSERVATIONS: dict[str, type[Observation]] = {
-    kind.__name__: kind for kind in (Gaussian, Dirichlet, Multinomial, DirichletMultinomial, Binomial, BetaBinomial)
+    kind.__name__: kind
+    for kind in (Gaussian, SimplexGaussian, Dirichlet, Multinomial, DirichletMultinomial, Binomial, BetaBinomial)
 }

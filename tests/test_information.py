@@ -10,7 +10,8 @@ import pytest
 
 from bayes_mfg.errors import InputError
 from bayes_mfg.inference.information import information, natural, root
-from bayes_mfg.models import BetaBinomial, Binomial, Dirichlet, DirichletMultinomial, Gaussian, Multinomial
+from bayes_mfg.models import BetaBinomial, Binomial, Dirichlet, DirichletMultinomial, Gaussian, Multinomial, SimplexGaussian
+from bayes_mfg.models.observations import SimplexNormal
 
 MU = jnp.array([0.2, 0.5, 0.3])
 SOME = np.array([0, 2])
@@ -18,6 +19,7 @@ PRIOR = dist.HalfNormal(1.0)
 # Observation model, its own unknown with a value, the numbers of the observed states, the total.
 MODELS = {
     "gaussian": (Gaussian(scale=PRIOR), {"scale": 0.1}, SOME, 1),
+    "simplex gaussian": (SimplexGaussian(scale=PRIOR), {"scale": 0.1}, np.arange(3), 1),
     "dirichlet": (Dirichlet(noise=PRIOR), {"noise": 0.05}, np.arange(3), 1),
     "sharp dirichlet": (Dirichlet(noise=PRIOR), {"noise": 1e-3}, np.arange(3), 1),
     "multinomial": (Multinomial(), {}, np.arange(3), 40),
@@ -118,3 +120,12 @@ def test_roots_square_to_the_matrices():
 def test_a_distribution_without_known_information_is_refused(ask):
     with pytest.raises(InputError, match="no expected information is known of Cauchy"):
         ask(dist.Cauchy(0.0, 1.0))
+
+
+def test_information_of_errors_that_sum_to_zero_is_that_of_the_scores_in_every_spread():
+    at = jnp.concatenate([MU, jnp.array([0.02, 0.1, 0.05])])
+    records = SimplexNormal(at[:3], at[3:]).sample(jax.random.key(2), (COUNT,))
+    scores = np.asarray(jax.vmap(jax.grad(lambda x, y: SimplexNormal(x[:3], x[3:]).log_prob(y)), (None, 0))(at, records))
+    products = scores[:, :, None] * scores[:, None, :]
+    off = np.abs(products.mean(axis=0) - information(SimplexNormal(at[:3], at[3:])))
+    assert (off <= 5 * products.std(axis=0) / np.sqrt(COUNT)).all()

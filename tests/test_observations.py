@@ -19,6 +19,7 @@ from bayes_mfg.models import (
     Known,
     Multinomial,
     Seeded,
+    SimplexGaussian,
     UnknownShares,
 )
 
@@ -292,22 +293,46 @@ def test_a_scaled_prior_is_a_prior_on_the_positive_numbers():
     assert list(Gaussian(scale=scaled).priors) == ["scale"]
 
 
-def test_every_state_may_have_a_scale_of_its_own():
-    observation = Gaussian(scale=dist.LogNormal(-3.0, 1.0), by_state=True)
-    scales = np.array([0.01, 0.03, 0.1])
-    right = scipy.stats.norm.logpdf(SHARES, MU, scales)
-    np.testing.assert_allclose(log_density(observation, shares(), own={"scale": jnp.asarray(scales)}), right)
-    assert observation.drawn(3)["scale"].event_shape == (3,)
-    assert Gaussian(scale=dist.LogNormal(-3.0, 1.0)).drawn(3)["scale"].shape() == ()
+@pytest.mark.parametrize("scales", [0.03, np.array([0.01, 0.03, 0.1])])
+def test_errors_of_shares_are_normal_given_that_they_sum_to_zero(scales):
+    """The density of two of three shares, with the covariance of independent errors given their sum."""
+    observation = SimplexGaussian(scale=dist.LogNormal(-3.0, 1.0), by_state=np.ndim(scales) > 0)
+    square = np.broadcast_to(scales, 3) ** 2
+    covariance = np.diag(square) - np.outer(square, square) / square.sum()
+    right = rows(lambda x, m: scipy.stats.multivariate_normal.logpdf(x[:2], m[:2], covariance[:2, :2]), SHARES, MU)
+    own = {"scale": jnp.asarray(scales)}
+    np.testing.assert_allclose(log_density(observation, shares(), own=own), right)
+    seen = observation.distribution(jnp.asarray(MU), None, own, np.arange(3))
+    drawn = np.asarray(seen.sample(jax.random.key(0), (20_000,))) - MU
+    np.testing.assert_allclose(drawn.sum(axis=-1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(np.cov(drawn[:, 0, 0].T), covariance, atol=0.03 * covariance.max())
+
+
+def test_rows_with_gaps_say_nothing_about_errors_that_sum_to_zero():
+    record = SimplexGaussian().record(shares(mask=HOLES))
+    np.testing.assert_array_equal(record.mask, HOLES.all(axis=-1))
+    with pytest.raises(InputError, match="no time has all states"):
+        SimplexGaussian().record(shares(mask=np.broadcast_to(NO_I, (2, 3, 3))))
+
+
+def test_priors_of_scales_are_one_or_one_for_every_state():
+    prior = dist.LogNormal(-3.0, 1.0)
+    assert SimplexGaussian(scale=prior, by_state=True).drawn(3)["scale"].event_shape == (3,)
+    assert SimplexGaussian(scale=prior).drawn(3)["scale"].shape() == ()
 
 
 @pytest.mark.parametrize("options", [{"scale": 0.1, "by_state": True}, {"by_state": "yes"}])
 def test_scales_by_state_need_a_prior(options):
     with pytest.raises(InputError, match="by_state"):
-        Gaussian(**options)
+        SimplexGaussian(**options)
 
 
 def test_one_noise_for_all_shares_is_no_matter_where_all_sizes_are_one():
     even = Population(TIMES, counts=np.full((2, 3, 3), 20), totals=np.full((2, 3), 60), states=STATES)
-    assert Gaussian().remarks(even) == []
-    assert "whatever their totals" in Gaussian().remarks(counts())[0]
+    assert SimplexGaussian().remarks(even) == []
+    assert "whatever their totals" in SimplexGaussian().remarks(counts())[0]
+
+
+def test_independent_shares_that_sum_to_one_are_told():
+    assert "counts 3/2 times, and sds are too narrow by 18 %" in Gaussian().remarks(shares())[0]
+    assert Gaussian().remarks(shares(mask=np.broadcast_to(NO_I, (2, 3, 3)))) == []
