@@ -100,6 +100,7 @@ def experiment(path: str, regions: tuple[str, ...]) -> dict[str, object]:
         "test": list(TEST),
         "origins": list(ORIGINS),
         "draws": DRAWS,
+        "version": bm.__version__,
         "models": {name: fingerprint(model_of(path, name)) for name in MECHANISMS},
     }
 
@@ -144,6 +145,15 @@ def alike(tables: dict[str, pd.DataFrame]) -> None:
             raise InputError(
                 f"{name} and {first} were scored on different observations ({len(rows ^ sets[first])} are in one only)."
             )
+
+
+def in_common(tables: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], dict[str, int]]:
+    """The observed forecasts that all have scores of, and how many each lacks: one that fails where it is hard must not gain by it."""
+    alike(tables)
+    indexed = {name: table.loc[table["share"].notna()].set_index(KEY).sort_index() for name, table in tables.items()}
+    whole = {name: table[["wis", "log_score"]].notna().all(axis=1) for name, table in indexed.items()}
+    every = pd.concat(whole, axis=1).all(axis=1)
+    return {name: table[every].reset_index() for name, table in indexed.items()}, {n: int((~w).sum()) for n, w in whole.items()}
 
 
 def summary(tables: dict[str, pd.DataFrame], by: str | None = None) -> pd.DataFrame:
@@ -256,7 +266,9 @@ def finish(waiting: dict[concurrent.futures.Future, str]) -> float:
 
 def report(tables: dict[str, pd.DataFrame], priors: dict[str, Path]) -> None:
     """Print what the tables say."""
-    alike(tables)
+    tables, lacking = in_common(tables)
+    told = {name: count for name, count in lacking.items() if count}
+    print(f"forecasts without a score, left out of all: {json.dumps(told) if told else 'none'}")
     for name, path in priors.items():
         prior = bm.inference.LearnedPrior.load(path)
         scale = np.sqrt(np.diag(prior.covariance))

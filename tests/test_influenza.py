@@ -12,7 +12,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.examples.influenza_season import main, season_model, seasons_of
 from bayes_mfg.inference import learn_prior
 from bayes_mfg.inference.many import Many
-from benchmarks.influenza import alike, claim, differences, experiment, summary
+from benchmarks.influenza import KEY, alike, claim, differences, experiment, in_common, summary
 
 WEEKS, DRAWS = 30, 100
 REGIONS = ("Iowa", "Ohio", "Utah")
@@ -168,9 +168,13 @@ def test_forecasts_are_paired_by_what_both_scored():
     short = other.iloc[5:]
     apart = whole["wis"].iloc[5:] - short["wis"]
     assert differences({"game": whole, "short": short}, "wis")["mean"].iloc[0] == pytest.approx(apart.mean())
-    failed = whole.assign(wis=whole["wis"].where(np.arange(len(whole)) > 9))
-    means = summary({"game": failed}, "horizon")
-    assert means.loc[("game", 1), "forecasts"] == 55 and means.loc[("game", 1), "in 90 %"] == pytest.approx(90.0)
+    worst = whole["wis"].rank(ascending=False) <= 10
+    failed = whole.assign(wis=whole["wis"].mask(worst))
+    common, lacking = in_common({"game": failed, "other": other})
+    assert lacking == {"game": 10, "other": 0}
+    assert len(common["game"]) == len(common["other"]) == len(whole) - 10
+    same = other.set_index(KEY).loc[pd.MultiIndex.from_frame(whole.loc[~worst, KEY])]
+    assert summary(common).loc[("other",), "WIS, %"] == pytest.approx(100 * same["wis"].mean())
     alike({"game": whole, "other": other.sample(frac=1.0, random_state=0)})
     with pytest.raises(InputError, match="different observations \\(5 are"):
         alike({"game": whole, "short": short})

@@ -664,6 +664,20 @@ def test_the_same_trips_are_not_read_twice_under_two_names(tmp_path, monkeypatch
         read_trips(write(tmp_path, "all.zip", zipped(packed)), Places(stations=["A", "B"]), **CSV)
 
 
+@pytest.mark.parametrize("sample", [1 << 14, 64])
+def test_a_table_that_was_appended_to_itself_is_refused(tmp_path, monkeypatch, sample):
+    monkeypatch.setattr("bayes_mfg.data.overlap.SAMPLE", sample)
+    twice = rides(0, 400) + rides(0, 400).split("\n", 1)[1]
+    count = "400 of 800" if sample > 800 else r"64 of 128"
+    with pytest.raises(DataError, match=f"{count} trips that were compared repeat an earlier one"):
+        read_trips(write(tmp_path, "trips.csv", twice), Places(stations=["A", "B"]), **CSV)
+    some = rides(0, 400) + rides(0, 15).split("\n", 1)[1]
+    population = read_trips(write(tmp_path, "trips.csv", some), Places(stations=["A", "B"]), **CSV)
+    assert reconciles(population)["read"] == 415
+    told = "more than once in one table, with the same places and seconds: all kept (trips of a sample)"
+    assert population.provenance["repairs"].get(told, 0) == 15 or sample == 64
+
+
 def test_a_few_trips_of_two_tables_are_kept_and_told(tmp_path):
     """As of the hours where two months meet; tables that only meet share nothing."""
     told = "in an earlier table, too, with the same places and seconds: both kept (trips of a sample)"

@@ -1,4 +1,4 @@
-"""Whether two tables hold the same trips, from a small sample of each that is drawn by the trips themselves."""
+"""Whether a table holds trips twice, or two tables the same ones, from a small sample of each that is drawn by the trips themselves."""
 
 import dataclasses
 from typing import Any
@@ -12,12 +12,16 @@ SAMPLE = 1 << 14
 """Trips of a table that are kept to compare it with others: those with the smallest fingerprints, which are the same ones in every table."""
 
 COMMON = 0.1
-"""Part of the smaller table that another may have, too: friends who ride together, times in minutes, or the hours where two months meet."""
+"""Part of a table that it may repeat, or of the smaller table that another may have, too: friends who ride together, times in minutes, or the hours
+where two months meet."""
+
+FEW = 20
+"""Rows that a table may repeat whatever their part of it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """How many of the `compared` trips of the smaller of two tables the other one has, too."""
+    """How many of the `compared` trips of a table it has twice, or of the smaller of two tables the other one has, too."""
 
     shared: int
     compared: int
@@ -31,6 +35,7 @@ class Sample:
 
     def __init__(self) -> None:
         self._kept = np.zeros(0, np.uint64)
+        self._times = np.zeros(0, np.int64)
         self._bound = np.uint64(2**64 - 1)
         self._new: list[NDArray[np.uint64]] = []
         self._waiting = 0
@@ -57,9 +62,19 @@ class Sample:
         mine, theirs = (one._kept[one._kept <= bound] for one in (self, other))
         return Shared(int(np.intersect1d(mine, theirs, assume_unique=True).size), min(mine.size, theirs.size))
 
+    @property
+    def repeated(self) -> Shared:
+        """How many of the rows of the sample repeat an earlier one."""
+        self._sort()
+        rows = int(self._times.sum())
+        return Shared(rows - self._kept.size, rows)
+
     def _sort(self) -> None:
         if self._waiting:
-            found = np.unique(np.concatenate([self._kept, *self._new]))
+            marks = np.concatenate([self._kept, *self._new])
+            times = np.concatenate([self._times, np.ones(marks.size - self._kept.size, np.int64)])
+            found, place = np.unique(marks, return_inverse=True)
+            self._times = np.bincount(place, times, found.size).astype(np.int64)[:SAMPLE]
             self._kept, self._new, self._waiting = found[:SAMPLE].copy(), [], 0
             if found.size > SAMPLE:
                 self._bound = self._kept[-1]
@@ -76,19 +91,24 @@ class Overlap:
         """Take in trips of the table that is being read."""
         self._now.add(records)
 
-    def close(self, name: str) -> int:
-        """End a table, and compare it with those before it.
+    def close(self, name: str) -> tuple[int, int]:
+        """End a table, and compare it with itself and with those before it.
 
         Returns
         -------
-        Trips of the sample that one of them has, too.
+        Rows of the sample that repeat an earlier one, and trips of the sample that a table before has, too.
 
         Raises
         ------
         DataError
-            Where one of them has more than the part `COMMON` of the smaller of the two: trips would be counted twice.
+            Where more than the part `COMMON` of it repeats, or is in one of them: trips would be counted twice.
         """
-        most = 0
+        most, own = 0, self._now.repeated
+        if own.shared > max(FEW, COMMON * own.compared):
+            raise DataError(
+                f"{name}: {own.shared} of {own.compared} trips that were compared repeat an earlier one, with the same places and seconds,"
+                " and are not to be counted twice; expected each trip once (was a table appended to itself?)."
+            )
         for other, sample in self._earlier.items():
             found = self._now.shared(sample)
             if found.shared > COMMON * found.compared:
@@ -99,7 +119,7 @@ class Overlap:
             most = max(most, found.shared)
         self._earlier[name] = self._now
         self._now = Sample()
-        return most
+        return own.shared, most
 
 
 def _fingerprints(records: NDArray[Any]) -> NDArray[np.uint64]:

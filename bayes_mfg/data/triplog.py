@@ -197,7 +197,7 @@ class TripLog:
         Raises
         ------
         DataError
-            Where the two have no place in common or many trips, or every time of a column is midnight.
+            Where the two have no place in common or many trips, it has many trips twice, or every time of a column is midnight.
         """
         if not self._file:
             return
@@ -216,7 +216,12 @@ class TripLog:
             )
         self._earlier |= mine
         self._in_file = set()
-        if common := self._overlap.close(self._file):
+        repeated, common = self._overlap.close(self._file)
+        if repeated:
+            self.repairs["more than once in one table, with the same places and seconds: all kept (trips of a sample)"] += (
+                repeated
+            )
+        if common:
             self.repairs["in an earlier table, too, with the same places and seconds: both kept (trips of a sample)"] += common
 
     def _codes(self, column: Any) -> NDArray[np.int64]:
