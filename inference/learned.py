@@ -153,9 +153,9 @@ def learn_prior(
     """Learn the prior of one trajectory from many: empirical Bayes by expectation and maximisation (EM).
 
     The unknowns of each trajectory, in unconstrained coordinates, are taken as draws from one normal distribution; its mean and covariance are those
-    that make the data of all trajectories most probable, under a normal-inverse-Wishart prior around the mean and covariance of the model's own prior
-    that counts as much as `strength` trajectories where the data of one say nothing, so that the own prior stays, and for as much less as they leave
-    less of its variance open.
+    that make the data of all trajectories most probable, drawn towards the mean and covariance of the model's own prior. That counts as much as
+    `strength` trajectories, as a normal-inverse-Wishart prior would, in directions of which the data of one say nothing, so that the own prior stays,
+    and for as much less as they leave less of its variance open: a heuristic, with weights taken from the data, and no prior whose mode this is.
 
     Each iteration finds every trajectory's posterior under the current normal and takes the mean and covariance of all of them. Up to `iterations`
     do so by Laplace's approximation, until there is no more than `tolerance` sds to go; its modes are not means, and what EM makes of them is biased,
