@@ -3,9 +3,9 @@
     python -m benchmarks.bike_share bay_area --data FOLDER
     python -m benchmarks.bike_share jersey_city --data FOLDER --models game-linear forward-linear persistence
 
-bay_area: San Francisco, April to June 2014, six zones by k-means and bikes under way, a fleet of 350; the folder holds
+bay_area: San Francisco, April to June 2014, six zones by k-means and bikes under way; the folder holds
 `bay_area_bikeshare_2014_trips.csv.gz` and `bay_area_bikeshare_2014_stations.csv`. jersey_city: Jersey City and Hoboken, September 2024, six zones
-and bikes under way, the smallest fleet; the folder holds `JC-202409-citibike-tripdata.csv.zip`. Days from six to ten in the evening in half hours.
+and bikes under way; the folder holds `JC-202409-citibike-tripdata.csv.zip`. Days from six to ten in the evening in half hours.
 The first three quarters of the weekdays are fitted; the other weekdays and all weekends are predicted from their first observation. All models
 share the rates' priors and normal errors of shares with an unknown sd for every place: days differ far more in some places than in others of the
 same size, which no Dirichlet has.
@@ -15,13 +15,14 @@ game-*      the same with congestion and a terminal cost for every place, known 
             which likelihoods have kinks wherever a rate comes to zero, and the search for the mode does not converge
 game-edge   constant base rates and a network for the worth of rides, of time and population
 neural-ode  rates by a network of time and population
-persistence the first observation and how far each training day had come from its own by that time; errors are of their mean
+persistence the first observation and how far each training day had come from its own by that time
 historical  training days at that time
-regression  ridge regression of every later share on the first ones, its weight chosen by leaving training days out, with their errors when left out
+regression  ridge regression of every later share on the first ones, its weight and its errors by leaving training days out
 
-No file of trips says how many bikes stand where. The level of a day is the least with which no place runs out (and a share of the spare bikes), so
-that the first observation of a day knows something of its later hours, held out or not; `regression` shows how much. Zones, the weights of spare
-bikes and a fleet that is not given are those of all days, too. Training days are predicted by the others in the baselines, by all in fits.
+No file of trips says how many bikes stand where. Here all days open with the fewest with which none runs out, and the smallest fleet for that, so
+that mornings know nothing of their day but the bikes under way. With `--opening own` each day opens with the fewest for itself (of San Francisco's
+350): the first observation then knows something of the later hours, held out or not, and `regression` shows how much. Zones and fleet are those of
+all days. Training days are predicted by the others in the baselines, by all in fits.
 
 Posteriors are Laplace's, those of networks points. Rows of JSON go to `--out` as they are done, and rows that are there are not made again: mean
 squared error (the paper's mu error), its relative error, log score, CRPS, coverage of 50 % and 90 % bands. At the end, paired differences of days:
@@ -70,9 +71,9 @@ LEADING = ("game-linear", "game-constant", "game-smooth", "game-neural", "game-e
 """Games that models without one of their own are compared with: the first that was fitted."""
 
 
-def population(case: str, folder: Path) -> bm.data.Population:
+def population(case: str, folder: Path, opening: str = "common") -> bm.data.Population:
     """All days of a case."""
-    days = {"minutes": 30}
+    days: dict[str, Any] = {"minutes": 30, "opening": opening}
     if case == "bay_area":
         return bm.data.read_bay_area(
             folder / "bay_area_bikeshare_2014_trips.csv.gz",
@@ -80,7 +81,7 @@ def population(case: str, folder: Path) -> bm.data.Population:
             station_table=folder / "bay_area_bikeshare_2014_stations.csv",
             city="San Francisco",
             days=bm.data.Days(first="2014-04-01", last="2014-06-30", holidays=("2014-05-26",), **days),
-            fleet=350,
+            fleet=350 if opening == "own" else None,
         )
     return bm.data.read_citibike(
         folder / "JC-202409-citibike-tripdata.csv.zip",
@@ -219,12 +220,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("case", choices=("bay_area", "jersey_city"))
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--opening", choices=bm.data.days.OPENINGS, default="common")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    sets = divided(population(options.case, options.data))
+    sets = divided(population(options.case, options.data, options.opening))
     print({name: f"{days.n_trajectories} days" for name, days in sets.items()}, sets["training"].states, flush=True)
-    about = {"case": options.case, "observation": model_of("forward-constant", sets["training"]).observation.words}
+    about = {
+        "case": options.case,
+        "opening": options.opening,
+        "observation": model_of("forward-constant", sets["training"]).observation.words,
+    }
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
     if any(row.get(name) != value for row in rows for name, value in about.items()):
         sys.exit(f"{options.out} holds rows of another city or observation model; choose another file.")

@@ -227,6 +227,26 @@ def test_a_full_disk_is_told(monkeypatch):
         read(made_up())
 
 
+def test_days_that_open_alike_know_nothing_of_their_hours():
+    """What a day takes later on does not move its first row, and differences in time are those of days that open with their own."""
+    trips = made_up(2000)
+    own, common = (read(trips, days=Days(minutes=30, opening=opening)) for opening in ("own", "common"))
+    assert common.provenance["stock"]["opening"] == "common"
+    reconciles(common)
+    np.testing.assert_array_equal(np.diff(common.counts, axis=1), np.diff(own.counts, axis=1))
+    assert (common.counts >= 0).all()
+    first = common.counts[:, 0, :-1]
+    under_way = common.counts[:, 0, -1]
+    # Fewer under way is more that stands somewhere.
+    for day in range(1, len(first)):
+        assert abs(first[day] - first[0]).sum() == abs(int(under_way[day]) - int(under_way[0]))
+    # No smaller common opening would do: every place is without a bike on some day, but for the spare ones.
+    spare = first.sum(axis=1) - min(first.sum(axis=1))
+    assert (common.counts[:, :, :-1].min(axis=(0, 1)) <= spare.max() + 2).all()
+    with pytest.raises(DataError, match="opening is 'alike'; expected one of own, common"):
+        Days(opening="alike")
+
+
 def test_the_fleet_is_the_smallest_or_the_one_given():
     trips = made_up()
     smallest = read(trips)

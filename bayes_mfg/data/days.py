@@ -19,6 +19,9 @@ EPOCH = datetime.date(1970, 1, 1)
 KINDS = ("all", "weekday", "weekend")
 
 
+OPENINGS = ("own", "common")
+
+
 @dataclasses.dataclass(frozen=True)
 class Days:
     """Days as trajectories: the hours that are looked at, the step between two times, and the days that are chosen.
@@ -34,6 +37,9 @@ class Days:
     longest : hours; a trip that takes longer is no ride (a bike that was not locked, or stolen) and is dropped, counted.
     time_zone : name such as "America/New_York". Times are read as clocks on the wall showed them; the zone tells the nights on which
         clocks go back, when a trip may end before it starts. No trip is repaired where it is absent.
+    opening : how many bikes a place has when a day opens, which trips do not say: "own", the fewest with which that day never runs out, or "common",
+        the fewest with which no day does. The former knows of the day's later hours, and so does a forecast from it; with the latter days open
+        alike, but for bikes under way.
 
     Raises
     ------
@@ -50,6 +56,7 @@ class Days:
     holidays: Sequence[str | datetime.date] = ()
     longest: float = 24.0
     time_zone: str | None = None
+    opening: str = "own"
 
     def __post_init__(self) -> None:
         begin, end = _minute(self.opens, "opens"), _minute(self.closes, "closes")
@@ -62,6 +69,8 @@ class Days:
             )
         if self.kind not in KINDS:
             raise DataError(f"Days: kind is {self.kind!r}; expected one of {', '.join(KINDS)}.")
+        if self.opening not in OPENINGS:
+            raise DataError(f"Days: opening is {self.opening!r}; expected one of {', '.join(OPENINGS)}.")
         if isinstance(self.longest, bool) or not isinstance(self.longest, int | float) or not self.longest > 0:
             raise DataError(f"Days: longest is {self.longest!r}; expected a positive number of hours.")
         if isinstance(self.holidays, str) or not isinstance(self.holidays, Sequence):

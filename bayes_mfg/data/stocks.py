@@ -176,7 +176,7 @@ class Stocks:
     ----------
     counts : (days, times, states + 2) bikes; the last two states are what was not chosen, and under way.
     fleet : all bikes.
-    needed : (days,) smallest fleet with which the day can have happened.
+    needed : (days,) smallest fleet with which the day can have happened, from the opening stocks that it is given.
     """
 
     counts: NDArray[np.int64]
@@ -206,6 +206,8 @@ def reconstruct(flows: Flows, days: Days, fleet: int | None, outside: bool) -> S
         path = np.cumsum(flows.net[day], axis=0, dtype=np.int64)
         smallest[day] = np.maximum(0, -path.min(axis=0))
         course[day, 1:] = path[days.minutes - 1 :: days.minutes]
+    if days.opening == "common":
+        smallest[:] = smallest.max(axis=0)
     smallest[:, -1] = flows.under_way
     needed = smallest.sum(axis=1)
     largest = int(needed.argmax())

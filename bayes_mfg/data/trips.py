@@ -21,9 +21,10 @@ from .triplog import Columns, TripLog, read_log
 
 STOCK_MODEL = (
     "Counts are bikes at the end of each step: the stock at opening, and arrivals less departures since, each booked when it happens. The"
-    " stock at opening is inferred for each day by itself: the smallest with which no place is ever without a bike that leaves it, and"
-    " bikes that the day does not need in proportion to what places need on average."
+    " stock at opening is inferred, {how}: the smallest with which no place is ever without a bike that leaves it, and"
+    " bikes that are not needed in proportion to what places need on average."
 )
+HOW = {"own": "for each day by itself", "common": "one for all days"}
 
 
 _SILENCE = 3600
@@ -228,7 +229,8 @@ def _provenance(
         "external": external,
         "flows": {"states": held, "trips": flows.between[: len(held), : len(held)].tolist()},
         "stock": {
-            "model": STOCK_MODEL,
+            "model": STOCK_MODEL.format(how=HOW[days.opening]),
+            "opening": days.opening,
             "fleet": stocks.fleet,
             "fleet_is": "the smallest with which every day can have happened" if fleet is None else "given",
             "moved_without_a_trip_overnight": overnight(flows, stocks),
