@@ -15,7 +15,7 @@ import scipy.stats
 from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid
 from bayes_mfg.games import LinearQuadratic
-from bayes_mfg.models import BetaBinomial, Binomial, Calibration, Dirichlet, DirichletMultinomial, Gaussian, Multinomial
+from bayes_mfg.models import BetaBinomial, Binomial, Calibration, Dirichlet, DirichletMultinomial, Gaussian, Multinomial, SimplexGaussian
 
 GRID = TimeGrid(horizon=2.0, points=11)
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
@@ -25,6 +25,7 @@ PRIOR = dist.LogNormal(0.0, 0.5)
 RNG = np.random.default_rng(0)
 CASES = {
     "gaussian": (Gaussian(scale=0.05), "proportions"),
+    "simplex-gaussian": (SimplexGaussian(scale=0.05), "proportions"),
     "dirichlet": (Dirichlet(noise=0.02), "proportions"),
     "multinomial": (Multinomial(), "counts"),
     "dirichlet-multinomial": (DirichletMultinomial(concentration=30.0), "counts"),
@@ -38,6 +39,9 @@ def noisy(kind, mu, rng):
     rows = mu.reshape(-1, 3)
     if kind == "gaussian":
         drawn = rows + 0.05 * rng.standard_normal(rows.shape)
+    elif kind == "simplex-gaussian":
+        errors = 0.05 * rng.standard_normal(rows.shape)
+        drawn = rows + errors - errors.mean(axis=-1, keepdims=True)
     elif kind == "dirichlet":
         drawn = np.array([rng.dirichlet(row / 0.02) for row in rows])
     elif kind in ("multinomial", "binomial"):
