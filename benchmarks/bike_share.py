@@ -129,7 +129,10 @@ def fitted_rows(name: str, sets: dict[str, bm.data.Population]) -> list[dict[str
     rows = []
     for part, days in sets.items():
         for day in days.trajectories:
-            score = bm.inference.scores(fit, days.select([day]), initial="observed", seed=0).iloc[0].to_dict()
+            try:
+                score = bm.inference.scores(fit, days.select([day]), initial="observed", seed=0).iloc[0].to_dict()
+            except bm.inference.FitError:
+                score = {"failed": 1}  # no equilibrium from where this day starts
             rows.append({**about, "set": part, "day": day, **score})
     return rows
 
@@ -191,6 +194,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
     columns = ["mu_error", "relative_error", "log_score", "crps", "coverage50", "coverage90"]
     columns = [name for name in columns if name in frame]
     means = frame.groupby(["set", "model"], sort=False)[columns].mean()
+    if "failed" in frame:  # means are over the other days
+        means["failed"] = frame.groupby(["set", "model"], sort=False)["failed"].sum()
     text = [means.to_string(float_format=lambda x: f"{x:.4g}")]
     games = [name for name in frame["model"].unique() if name.startswith("game")]
     for name in frame["model"].unique():
@@ -208,7 +213,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
             for score in ("mu_error", "relative_error", "log_score", "crps"):
                 if (score, name) not in own or (score, rival) not in own:
                     continue
-                apart = own[score, name] - own[score, rival]
+                apart = (own[score, name] - own[score, rival]).dropna()
                 told.append(f"{score} {apart.mean():+.4g} ({apart.std(ddof=1) / np.sqrt(len(apart)):.2g})")
             text.append(f"  {part}, {len(own)} days: " + ", ".join(told))
     return "\n".join(text)
