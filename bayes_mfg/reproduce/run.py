@@ -23,7 +23,7 @@ from bayes_mfg.inference.coordinates import Coordinates, compiled, coordinates
 from bayes_mfg.inference.fit import draw
 from bayes_mfg.inference.point import find_mode
 from bayes_mfg.inference.scores import crps_of_draws
-from bayes_mfg.models import Calibration, Dirichlet, Gaussian, Multinomial, NeuralODE, Observation
+from bayes_mfg.models import Calibration, Dirichlet, Multinomial, NeuralODE, Observation, SimplexGaussian
 from bayes_mfg.models.calibration import ForwardModel
 from bayes_mfg.paths import Neural
 
@@ -312,7 +312,7 @@ def _starts(population: Population) -> np.ndarray | None:
 
 
 def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme: str, method: str) -> ForwardModel:
-    observation: Observation = chosen.observation or (Dirichlet() if level else Gaussian(scale=EXACT))
+    observation: Observation = chosen.observation or (Dirichlet() if level else SimplexGaussian(scale=EXACT))
     starts = _starts(train)
     initial = "observed" if starts is None else starts
     if kind == "neural_ode":
@@ -329,7 +329,7 @@ def _model(chosen: Benchmark, kind: str, train: Population, level: float, scheme
         priors = {
             name: prior if isinstance(prior, int | float | np.ndarray) else Neural.published() for name, prior in priors.items()
         }
-        observation = Gaussian(scale=math.sqrt(level) if level else EXACT)
+        observation = SimplexGaussian(scale=math.sqrt(level) if level else EXACT)
     return Calibration(
         game,
         train,
