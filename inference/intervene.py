@@ -23,7 +23,8 @@ from .coordinates import compiled, coordinates
 from .errors import FitError
 from .intervention_result import Intervention, counted
 from .interventions import AnyIntervention, Belief, Change, Close, Start, altered
-from .predict import chosen_draws, distributions, renewed
+from .options import whole
+from .predict import branch_keys, chosen_draws, chosen_numbers, distributions, renewed
 from .report_page import plural
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def intervene(
     interventions : `Close`, `Change` and `Start`, any number of them, which act together; changes of one parameter in the order given. Their times
         are on the clock of the data; those that are no nodes of the solver's grid are made ones, for the baseline, too.
     initial : new initial populations `(d,)` or `(R, d)` for both sides, as in `predict`; `Start` is another one for the changed side alone.
-    num_draws : posterior draws to use, spread evenly; by default all. Flows take `draws x trajectories x times x d^2` numbers on either side.
-    seed : of new trajectories' deviations, and of the branch where there are several equilibria.
+    num_draws : posterior draws to use, spread evenly; by default all. They keep their numbers among all draws, chain after chain, so that results
+        with other numbers of draws can be compared draw by draw. Flows take `draws x trajectories x times x d^2` numbers on either side.
+    seed : of new trajectories' deviations, and of nothing else: a draw has the same ones whatever `num_draws` is.
     flows : whether to keep them; what is printed and drawn needs none.
 
     Returns
@@ -79,7 +81,7 @@ def intervene(
 
     Raises
     ------
-    InputError : when the fit has no model with a game, interventions do not fit it, or times lie outside its grid.
+    InputError : when the fit has no model with a game, interventions or options do not fit it, or times lie outside its grid.
     FitError : when more than half of the draws are lost.
 
     Notes
@@ -94,6 +96,10 @@ def intervene(
         raise InputError(
             f"intervene: the fit is one of {type(model).__name__}; a Calibration, which has a game to change, is needed."
         )
+    if not whole(seed) or not 0 <= seed <= 2**32:
+        raise InputError(f"intervene: seed is {seed!r}; a whole number from 0 to {2**32} is needed.")
+    if not isinstance(flows, bool):
+        raise InputError(f"intervene: flows is {flows!r}; True or False is needed.")
     fresh, names = None, list(model.population.trajectories)
     if initial is not None:
         if model.branches is not None:
@@ -106,7 +112,7 @@ def intervene(
         names = [f"initial {k}" for k in range(len(fresh))]
     plan = make_plan(model, interventions, len(names))
     start = _start(plan, len(names))
-    flat = chosen_draws(fit, num_draws, "intervene")
+    flat, numbers = chosen_draws(fit, num_draws, "intervene"), chosen_numbers(fit, num_draws, "intervene")
     data = model.data
     if fresh is not None:
         data = data._replace(observed=jnp.zeros((len(fresh), *data.observed.shape[1:])))
@@ -116,9 +122,10 @@ def intervene(
     for name in older[: max(0, len(older) + 1 - KEPT)]:
         del model.compiled[name]
     many = compiled(model, key, lambda: jax.jit(jax.vmap(_one(model, plan, flows), in_axes=(0, 0, None, None, None))))
-    keys = jax.random.split(jax.random.key(seed), len(flat))
+    every = len(chosen_numbers(fit, None))
+    keys = (jax.random.split(jax.random.key(seed), every) if model.branches is None else branch_keys(fit))[numbers]
     starts = None if fresh is None else jnp.asarray(fresh), None if start is None else jnp.asarray(start)
-    whole: Any = None
+    filled: Any = None
     for first in range(0, len(flat), CHUNK):
         x, k = jnp.asarray(flat[first : first + CHUNK]), keys[first : first + CHUNK]
         used = len(x)
@@ -129,11 +136,11 @@ def intervene(
                 jnp.concatenate([k, jnp.repeat(k[-1:], CHUNK - used)]),
             )
         part = many(x, k, data, *starts)
-        if whole is None:
-            whole = jax.tree.map(lambda a: np.empty((len(flat), *a.shape[1:]), a.dtype), part)
-        for target, values in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        if filled is None:
+            filled = jax.tree.map(lambda a: np.empty((len(flat), *a.shape[1:]), a.dtype), part)
+        for target, values in zip(jax.tree.leaves(filled), jax.tree.leaves(part), strict=True):
             target[first : first + used] = np.asarray(values)[:used]
-    codes = whole.pop("code")
+    codes = filled.pop("code")
     good = codes == Code.CONVERGED
     lost = _reasons(codes)
     if np.mean(~good) > MOST_LOST:
@@ -143,7 +150,7 @@ def intervene(
     if np.mean(~good) > WORTH_A_WARNING:
         log.warning("intervene: %d of %s lost: %s.", (~good).sum(), plural(len(good), "draw"), counted(lost))
     coords = {
-        "draw": np.flatnonzero(good),
+        "draw": numbers[good],
         "trajectory": names,
         "time": model.grid.times,
         "state": list(model.population.states),
@@ -152,13 +159,25 @@ def intervene(
     }
     baseline, changed = (
         xr.Dataset(
-            {name: (_DIMS[name], values if good.all() else values[good]) for name, values in whole[side].items()},
+            {name: (_DIMS[name], values if good.all() else values[good]) for name, values in filled[side].items()},
             coords=coords if flows else {name: c for name, c in coords.items() if name not in ("origin", "destination")},
         )
         for side in ("baseline", "changed")
     )
     frozen = tuple(name for name, path in model.bound.items() if path.needs_observed)
-    return Intervention(plan.interventions, baseline, changed, lost, plan.news, float(model.grid.times[-1]), frozen)
+    # New populations have no data, after which a forecast could begin.
+    seen = np.inf if fresh is not None else float(model.population.times[-1])
+    return Intervention(
+        plan.interventions,
+        baseline,
+        changed,
+        lost,
+        plan.news,
+        float(model.grid.times[-1]),
+        frozen,
+        seen=seen,
+        cautions=tuple(fit.warnings),
+    )
 
 
 def _reasons(codes: np.ndarray) -> dict[str, int]:
@@ -251,7 +270,8 @@ def make_plan(model: Calibration, interventions: Sequence[Any], count: int | Non
             raise InputError(
                 f"intervene: {what} is {time:g}; the model covers {begin:g} to {horizon:g} (see `horizon` of Calibration)."
             )
-        near = float(nodes[np.argmin(np.abs(nodes - time))])
+        known = np.append(nodes, extra)
+        near = float(known[np.argmin(np.abs(known - time))])
         if abs(near - time) <= slack:
             return near
         extra.append(float(time))
@@ -263,11 +283,11 @@ def make_plan(model: Calibration, interventions: Sequence[Any], count: int | Non
             continue
         kind = type(one).__name__
         start = -math.inf if one.start is None else placed(one.start, f"start of {kind}")
-        if start >= horizon:
-            raise InputError(
-                f"intervene: start of {kind} is {start:g}, the end of the model's grid (see `horizon` of Calibration)."
-            )
         end = math.inf if one.end is None else placed(one.end, f"end of {kind}")
+        if end <= max(start, begin):
+            raise InputError(
+                f"intervene: the window of {kind} from {max(start, begin):g} to {end:g} is empty on the model's grid, which begins at {begin:g}."
+            )
         if isinstance(one, Close):
             _known_state(model, one.state)
         else:
@@ -281,6 +301,11 @@ def make_plan(model: Calibration, interventions: Sequence[Any], count: int | Non
         told = (
             begin if one.announced is True else first if one.announced is False else placed(one.announced, f"announced of {kind}")
         )
+        # What agents know in advance may change at the end alone, where the terminal cost is paid.
+        if first >= horizon and (isinstance(one, Close) or told >= horizon):
+            raise InputError(
+                f"intervene: start of {kind} is {start:g}, the end of the model's grid (see `horizon` of Calibration)."
+            )
         if told > first:
             raise InputError(f"intervene: {kind} is announced at {told:g}, after its start at {first:g}.")
         windows.append((Belief(one, start, math.inf if end >= horizon else end), told, one.end_known))
@@ -358,7 +383,7 @@ def _one(model: Calibration, plan: Plan, flows: bool) -> Any:
             functions, _ = model.functions(latents["raw"], observed, own)
             guess = None if belief is None else tuple(jnp.asarray(between, mu0.dtype) @ part for part in belief)
             base = _solved(model, model.game, functions, (), mu0, plan.nodes, guess)
-            code = base.status.code
+            code = _code(base)
             if belief is not None:
                 same = jnp.max(jnp.abs(base.mu[plan.points] - belief[0])) <= SAME_BRANCH
                 code = jnp.where((code == Code.CONVERGED) & ~same, OTHER_BRANCH, code)
@@ -370,7 +395,7 @@ def _one(model: Calibration, plan: Plan, flows: bool) -> Any:
                     first = stage.first - (parts[-1][0].first if parts else 0)
                     guess = now.mu[first:], now.value[first:]
                     now = _solved(model, stage.game, functions, stage.beliefs, here, plan.nodes[stage.first :], guess)
-                    code = jnp.where(code == Code.CONVERGED, now.status.code, code)
+                    code = jnp.where(code == Code.CONVERGED, _code(now), code)
                 here = now.mu[stage.last - stage.first]
                 parts.append((stage, now))
             return {"baseline": before, "changed": _followed(plan, parts, model, flows), "code": code}
@@ -387,6 +412,20 @@ def _solved(
     grid = TimeGrid.from_times(nodes)
     params = model.sampled(altered(functions, model.game, beliefs, mu0.dtype), grid, mu0.dtype)
     return solve(game, params, mu0, grid, scheme=model.scheme, method=model.method, control=model.control, guess=guess)
+
+
+def _code(eq: Equilibrium) -> Array:
+    """How a solve ended; where it failed with parameters outside their range, that is why.
+
+    Paths of time alone are judged on all nodes. What a path of the population does on the way is not known where there is no equilibrium: it is
+    judged at the first moment.
+    """
+    problem = eq.problem
+    first = problem.values(jnp.asarray(eq.times[0], problem.mu0.dtype), problem.mu0, {})
+    along = {name: jnp.moveaxis(values, -1, 0) for name, values in problem.arrays.items()}
+    inside = jnp.array([jnp.all(problem.game.parameters[name].contains(given)) for name, given in {**first, **along}.items()])
+    ended: Array = eq.status.code
+    return jnp.where((ended != Code.CONVERGED) & ~jnp.all(inside), int(Code.OUT_OF_RANGE), ended)
 
 
 def _followed(plan: Plan, parts: Sequence[tuple[Stage, Equilibrium]], model: Calibration, flows: bool) -> dict[str, Array]:

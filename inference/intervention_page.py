@@ -47,6 +47,7 @@ class Shown:
     difference: Floats
     windows: tuple[tuple[float, float], ...]
     news: tuple[float, ...]
+    banded: bool = True
 
     @classmethod
     def of(cls, found: Intervention, trajectory: str | None) -> "Shown":
@@ -67,15 +68,16 @@ class Shown:
         )
         states = tuple(str(name) for name in found.baseline["state"].to_numpy())
         before90, after90, moved90 = (np.quantile(values, PROBS, axis=0) for values in (before, after, after - before))
-        return cls(found.baseline["time"].to_numpy(), states, before90, after90, moved90, found.windows, found.news)
+        return cls(found.baseline["time"].to_numpy(), states, before90, after90, moved90, found.windows, found.news, found.banded)
 
 
 def stored(found: Intervention, name: str = "") -> xr.Dataset:
     """What a fit's tree keeps of a result under its scenario's name: quantiles of the mean over trajectories, sentences and the table."""
     shown = Shown.of(found, None)
     sides = np.stack([shown.baseline, shown.changed, shown.difference])
-    rows = found.table().reset_index().to_dict("split", index=False)
-    said = {"sentences": found.sentences, "windows": shown.windows, "news": shown.news, "table": rows}
+    table = found.table() if found.banded else found.table().drop(columns=["low", "high"])
+    rows = table.reset_index().to_dict("split", index=False)
+    said = {"sentences": found.sentences, "windows": shown.windows, "news": shown.news, "table": rows, "banded": found.banded}
     return xr.Dataset(
         {"share": (("side", "quantile", "time", "state"), sides)},
         coords={
@@ -129,7 +131,7 @@ def _panel(shown: Sequence[Shown], state: int, name: str, *, difference: bool) -
     for k, one in enumerate(shown):
         side = one.difference if difference else one.changed
         low90, middle, high90 = side[:, :, state]
-        if np.any(high90 > low90):
+        if one.banded and np.any(high90 > low90):
             layers.append(Band(one.times, low90, high90, f"area s{k}"))
         same = any(
             other.baseline.shape == one.baseline.shape and np.allclose(other.baseline, one.baseline, atol=1e-6)
@@ -139,9 +141,8 @@ def _panel(shown: Sequence[Shown], state: int, name: str, *, difference: bool) -
             layers.append(Line(one.times, one.baseline[1, :, state], f"base s{k}"))
         layers.append(Line(one.times, middle, f"line s{k}"))
         at = int(np.argmax(np.abs(one.difference[1, :, state])))
-        told.append(
-            f"at {number(float(one.times[at]))} median {number(float(middle[at]))}, from {number(float(low90[at]))} to {number(float(high90[at]))}"
-        )
+        band = f", from {number(float(low90[at]))} to {number(float(high90[at]))}" if one.banded else ""
+        told.append(f"at {number(float(one.times[at]))} median {number(float(middle[at]))}{band}")
     words = f"{'Difference from the baseline' if difference else 'Share'} over time where it differs most: {'; '.join(told)}."
     return chart(layers, title=name, description=words, x_label="time", x_range=ends, y_range=(low, high))
 
@@ -172,7 +173,8 @@ def section(kept: xr.Dataset) -> str:
     before, after, moved = kept["share"].transpose("side", "quantile", "time", "state").to_numpy()
     states = tuple(str(name) for name in kept["state"].to_numpy())
     windows = tuple((float(a), float(b)) for a, b in said["windows"])
-    shown = Shown(kept["time"].to_numpy(), states, before, after, moved, windows, tuple(said["news"]))
+    banded = bool(json.loads(kept.attrs.get("banded", "true")))  # older fits say nothing of it
+    shown = Shown(kept["time"].to_numpy(), states, before, after, moved, windows, tuple(said["news"]), banded)
     figures = []
     for s in _most_changed([shown], MOST_FIGURES):
         figures.append(figure(_panel([shown], s, states[s], difference=False), states[s], "share"))
@@ -180,10 +182,11 @@ def section(kept: xr.Dataset) -> str:
     frame = pd.DataFrame(said["table"]["data"], columns=said["table"]["columns"])
     rows = [[str(row[0]), str(row[1]), *[number(float(x)) for x in row[2:]]] for row in frame.itertuples(index=False)]
     words = "".join(f"<li>{escape(text)}</li>" for text in said["sentences"][1:])
-    lead = paragraph(f"{said['sentences'][0]} Shares are means over trajectories, bands hold {BAND:.0%} of the draws.")
-    key = legend(
-        [("line s0", "with the intervention"), ("base s0", "baseline of the same draws"), ("area s0", f"{BAND:.0%} band")]
+    lead = paragraph(
+        f"{said['sentences'][0]} Shares are means over trajectories{f', bands hold {BAND:.0%} of the draws' if banded else ''}."
     )
+    band = [("area s0", f"{BAND:.0%} band")] if banded else []
+    key = legend([("line s0", "with the intervention"), ("base s0", "baseline of the same draws"), *band])
     return (
         lead
         + f'<ul class="prose">{words}</ul>'

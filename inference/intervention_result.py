@@ -17,6 +17,9 @@ from .report_page import number, plural
 BAND = 0.9
 """Probability of the bands that sentences and figures show."""
 
+LEAST_DRAWS = 20
+"""Draws below which there are no bands: of fewer nothing is known at their ends."""
+
 NOTHING = 1e-9
 """Differences of shares below this are rounding."""
 
@@ -36,6 +39,8 @@ class Intervention:
     news : times at which agents hear of something.
     horizon : end of the game.
     fixed_paths : parameters that follow the observed population, and so do not answer to the changed one.
+    seen : time of the last datum; what comes later is a forecast. Infinite where populations are new and have none.
+    cautions : what the fit warns of.
     """
 
     interventions: tuple[AnyIntervention, ...]
@@ -45,6 +50,13 @@ class Intervention:
     news: tuple[float, ...]
     horizon: float
     fixed_paths: tuple[str, ...] = ()
+    seen: float = np.inf
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def banded(self) -> bool:
+        """Whether there are draws enough for the bands of sentences and figures; `table` and `bands` have the quantiles of any number."""
+        return int(self.baseline.sizes["draw"]) >= LEAST_DRAWS
 
     @property
     def failed_solves(self) -> int:
@@ -105,8 +117,12 @@ class Intervention:
         DataFrame
             One row per trajectory and state: the time `at` which the median difference of its share is largest; there the medians of `baseline`,
             `changed` and `difference`, and the ends `low` and `high` of the difference. A row "cost" has the mean cost of an agent.
+
+        Raises
+        ------
+        InputError : when `ci_prob` is no probability between 0 and 1.
         """
-        tail = 0.5 * (1.0 - ci_prob)
+        tail = tail_of(ci_prob)
         difference = self.difference
         rows, index = [], []
         times = self.baseline["time"].to_numpy()
@@ -125,7 +141,7 @@ class Intervention:
 
     @property
     def sentences(self) -> list[str]:
-        """The result in words, of the mean over trajectories, with 90 % intervals."""
+        """The result in words, of the mean over trajectories, with 90 % intervals where there are draws enough for them."""
         difference = self.difference.mean("trajectory")
         mu, times = difference["mu"].to_numpy(), difference["time"].to_numpy()
         states = [str(name) for name in difference["state"].to_numpy()]
@@ -138,29 +154,30 @@ class Intervention:
         where = "" if self.baseline.sizes["trajectory"] == 1 else ", on average over trajectories"
         if elsewhere.max() <= NOTHING:
             told.append("It moves nobody.")
+            told += self._idle()
         else:
             at = np.median(mu[:, k], axis=0)
             told.append(
-                f"At the peak, at time {number(float(times[k]))}, it has moved {_with_band(elsewhere[:, k])} of the population: "
-                f"{states[int(at.argmin())]} holds {_with_band(-mu[:, k, int(at.argmin())])} less and "
-                f"{states[int(at.argmax())]} {_with_band(mu[:, k, int(at.argmax())])} more than in the baseline{where}."
+                f"At the peak, at time {number(float(times[k]))}, it has moved {self._with_band(elsewhere[:, k])} of the population: "
+                f"{states[int(at.argmin())]} holds {self._with_band(-mu[:, k, int(at.argmin())])} less and "
+                f"{states[int(at.argmax())]} {self._with_band(mu[:, k, int(at.argmax())])} more than in the baseline{where}."
             )
             told += self._ahead(elsewhere, times)
             told.append(
-                f"At the end, at time {number(float(times[-1]))}, {_with_band(elsewhere[:, -1])} is elsewhere than in the baseline."
+                f"At the end, at time {number(float(times[-1]))}, {self._with_band(elsewhere[:, -1])} is elsewhere than in the baseline."
             )
         cost, base = difference["cost"].to_numpy(), self.baseline["cost"].mean("trajectory").to_numpy()
         if np.abs(base).max() > 0 or np.abs(cost).max() > 0:
             way = "rises" if np.median(cost) >= 0 else "falls"
             told.append(
-                f"The mean cost of an agent {way} by {_with_band(np.sign(np.median(cost) or 1.0) * cost)} from {number(float(np.median(base)))}."
+                f"The mean cost of an agent {way} by {self._with_band(np.sign(np.median(cost) or 1.0) * cost)} from {number(float(np.median(base)))}."
             )
             expected = difference["expected_cost"].to_numpy() - cost
             if max(self.news, default=times[0]) > times[0] and np.abs(expected).max() > 1e-6 * max(1.0, np.abs(base).max()):
                 way = "less" if np.median(expected) <= 0 else "more"
                 sign = -1.0 if way == "less" else 1.0
                 told.append(
-                    f"At the start agents expected to pay {_with_band(sign * expected)} {way} than they did: some of it came as a surprise."
+                    f"At the start agents expected to pay {self._with_band(sign * expected)} {way} than they did: some of it came as a surprise."
                 )
         for name in self.fixed_paths:
             told.append(f"{name} follows the observed population and does not answer to the intervention.")
@@ -172,22 +189,54 @@ class Intervention:
             )
         if self.baseline.sizes["draw"] == 1:
             told.append("This is one draw: nothing is known of its uncertainty.")
-        return told
+        elif not self.banded:
+            told.append(f"These are {self.baseline.sizes['draw']} draws, too few for bands.")
+        if self.seen < times[-1] - 1e-9 * (times[-1] - times[0]):
+            told.append(f"The data end at time {number(float(self.seen))}: on both sides, what comes after is a forecast.")
+        return [*told, *(f"The fit warns: {text}" for text in self.cautions)]
+
+    def _idle(self) -> list[str]:
+        """Why a change may have had no effect at all."""
+        inside = any(isinstance(one, Change) and one.end is not None and one.end < self.horizon for one in self.interventions)
+        paid = np.abs(self.difference["cost"].to_numpy()).max() > NOTHING * max(
+            1.0, np.abs(self.baseline["cost"].to_numpy()).max()
+        )
+        if not inside or paid:
+            return []
+        return ["Nor does it change a cost: a parameter that only the terminal cost reads has to be changed at the horizon."]
 
     def _ahead(self, elsewhere: np.ndarray, times: np.ndarray) -> list[str]:
-        """What moves before anything is changed: anticipation."""
+        """What moves before anything is changed: anticipation of what begins first, where agents knew of that."""
         if len(self.windows) < len(self.interventions):
             return []
+        slack = 1e-9 * (times[-1] - times[0])
         begin = min(start for start, _ in self.windows)
-        before = np.flatnonzero(times <= begin + 1e-9 * (times[-1] - times[0]))
-        if not before.size or begin <= times[0] or self.news[0] >= begin:
+        known = [(start, self._told(one)) for (start, _), one in zip(self.windows, self.interventions, strict=True)]
+        first = min(told for start, told in known if start <= begin + slack)
+        before = np.flatnonzero(times <= begin + slack)
+        if not before.size or begin <= times[0] or first >= begin - slack:
             return []
         if np.median(elsewhere[:, before[-1]]) <= NOTHING:
             return []
+        later = any(start > begin + slack and told < begin - slack for start, told in known)
         return [
-            f"Before it begins, at time {number(float(times[before[-1]]))}, {_with_band(elsewhere[:, before[-1]])} of the population has moved: "
-            f"agents knew from time {number(self.news[0])}."
+            f"Before it begins, at time {number(float(times[before[-1]]))}, {self._with_band(elsewhere[:, before[-1]])} of the population has moved: "
+            f"agents knew from time {number(first)}{', and of what begins later, too' if later else ''}."
         ]
+
+    def _told(self, one: AnyIntervention) -> float:
+        """When agents hear of a closure or a change."""
+        assert isinstance(one, Close | Change)
+        begin = float(self.baseline["time"][0])
+        start = begin if one.start is None else float(one.start)
+        return begin if one.announced is True else start if one.announced is False else float(one.announced)
+
+    def _with_band(self, draws: np.ndarray) -> str:
+        """Median, and the band where there are draws enough."""
+        low, middle, high = np.quantile(draws, [0.5 - BAND / 2, 0.5, 0.5 + BAND / 2])
+        return (
+            f"{number(float(middle))} ({number(float(low))} to {number(float(high))})" if self.banded else number(float(middle))
+        )
 
     def plot(
         self,
@@ -208,11 +257,15 @@ class Intervention:
 
         Raises
         ------
-        InputError : when the folder does not exist, states differ, there is no such trajectory, or there are more than four results.
+        InputError : when the folder does not exist, states differ, two results have one name, there is no such trajectory, or there are more than
+            four results.
         """
         from .intervention_page import picture
 
-        return write_whole(path, picture({name or self.description: self, **(beside or {})}, trajectory))
+        own, others = name or self.description, beside or {}
+        if own in others:
+            raise InputError(f"plot: {own!r} is the name of this result and of one beside it; two names are needed.")
+        return write_whole(path, picture({own: self, **others}, trajectory))
 
     def report(self, path: str | os.PathLike[str]) -> Path:
         """Write an HTML page: sentences, table and figures.
@@ -227,6 +280,18 @@ class Intervention:
 
     def __repr__(self) -> str:
         return f"Intervention({self.description}; {plural(self.baseline.sizes['draw'], 'draw')}, {self.failed_solves} left out)"
+
+
+def tail_of(ci_prob: object) -> float:
+    """Probability below an interval.
+
+    Raises
+    ------
+    InputError : when `ci_prob` is no probability between 0 and 1.
+    """
+    if isinstance(ci_prob, bool) or not isinstance(ci_prob, int | float | np.number) or not 0 < ci_prob < 1:
+        raise InputError(f"table: ci_prob is {ci_prob!r}; a probability between 0 and 1 is needed.")
+    return 0.5 * (1.0 - float(ci_prob))
 
 
 def counted(lost: dict[str, int]) -> str:
@@ -244,11 +309,3 @@ def _row(at: float, before: np.ndarray, after: np.ndarray, tail: float) -> dict[
         "low": float(low),
         "high": float(high),
     }
-
-
-def _with_band(draws: np.ndarray) -> str:
-    """Median, and the band where there are several draws."""
-    low, middle, high = np.quantile(draws, [0.5 - BAND / 2, 0.5, 0.5 + BAND / 2])
-    return (
-        number(float(middle)) if len(draws) == 1 else f"{number(float(middle))} ({number(float(low))} to {number(float(high))})"
-    )

@@ -33,7 +33,8 @@ class _Timed:
             raise InputError(f"{kind}: the window from {start:g} to {end:g} is empty.")
         if not (isinstance(announced, bool) or _is_time(announced)):
             raise InputError(f"{kind}: announced is {announced!r}; True, False or a time is needed.")
-        if not isinstance(announced, bool) and start is not None and announced > start:
+        # 0.1 + 0.2 is no later than 0.3.
+        if not isinstance(announced, bool) and start is not None and announced - start > 1e-9 * max(abs(announced), abs(start)):
             raise InputError(
                 f"{kind}: announced at {announced:g}, after the start at {start:g}; False means by surprise at the start."
             )
@@ -107,7 +108,7 @@ class Change(_Timed):
     factor, value, add : what its values are multiplied by, replaced by, or raised by; exactly one of the three, a number or an array of the
         parameter's shape.
     start, end : the window, `start <= t < end`; by default from the beginning and to the horizon, end included. A parameter that only the terminal
-        cost reads has to be changed at the horizon.
+        cost reads has to be changed at the horizon; where that is announced, `start` may be the horizon itself.
     announced, end_known : as in `Close`.
 
     Raises
@@ -171,7 +172,7 @@ class Start:
     Parameters
     ----------
     mu0 : `{state: share}` for all trajectories, where states that are not named hold nobody; or shares in the order of the model's states, `(d,)` for
-        all trajectories or `(R, d)`.
+        all trajectories or `(R, d)` for each.
 
     Attributes
     ----------
@@ -179,7 +180,7 @@ class Start:
 
     Raises
     ------
-    InputError : when a row is no distribution.
+    InputError : when a row is no distribution, or a state has something else than one number.
     """
 
     mu0: ArrayLike | Mapping[str, float]
@@ -187,6 +188,11 @@ class Start:
 
     def __post_init__(self) -> None:
         if isinstance(self.mu0, Mapping):
+            for name, share in self.mu0.items():
+                if isinstance(share, bool) or not isinstance(share, int | float | np.number):
+                    raise InputError(
+                        f"Start: the share of {name!r} is {share!r}; by names of states, one number for all trajectories is needed."
+                    )
             object.__setattr__(self, "states", tuple(map(str, self.mu0)))
             object.__setattr__(self, "mu0", list(self.mu0.values()))
         shares = np.asarray(_frozen(self.mu0, "Start: mu0"), dtype=float)
@@ -292,8 +298,10 @@ def _is_time(value: Any) -> bool:
 
 
 def _frozen(value: Any, what: str) -> Any:
-    """Numbers as nested tuples, so that what holds them can be compared and hashed."""
+    """Numbers as nested tuples, so that what holds them can be compared and hashed; texts and truths are none."""
     try:
+        if np.asarray(value).dtype.kind not in "iuf":
+            raise TypeError(type(value))
         numbers = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what} is {value!r}; numbers are needed.") from error

@@ -22,9 +22,10 @@ from .assemble import CHUNK
 from .coordinates import compiled, coordinates
 from .errors import FitError
 from .files import write_whole
-from .intervene import SAME_BRANCH
+from .intervene import MOST_LOST, SAME_BRANCH
+from .intervention_result import LEAST_DRAWS, tail_of
 from .movement_map import located, panel, picture
-from .predict import chosen_draws
+from .predict import branch_keys, chosen_draws, chosen_numbers
 from .report_page import charts, figure, listing, number, plural
 from .report_svg import Band, Layer, Line, chart, view
 
@@ -38,9 +39,6 @@ BAND = 0.9
 
 DRAWS = 200
 """Posterior draws that are used unless told otherwise."""
-
-LEAST_DRAWS = 20
-"""Draws below which there are no bands: nothing is said to gain or lose for sure."""
 
 TOLD = 3
 """Pairs of states that sentences name."""
@@ -96,8 +94,12 @@ class Flows:
         DataFrame
             `moved`, the median share of the population that moves so over the whole time, with its interval; `busiest`, the middle of the interval in
             which the median per unit of time is largest. The index is "origin to destination".
+
+        Raises
+        ------
+        InputError : when `ci_prob` is no probability between 0 and 1.
         """
-        tail = 0.5 * (1.0 - ci_prob)
+        tail = tail_of(ci_prob)
         moved = self.data["moved"]
         low, middle, high = moved.sum("interval").quantile([tail, 0.5, 1 - tail], "draw").to_numpy()
         pace = (moved / self._steps()).median("draw").transpose("interval", "origin", "destination").to_numpy()
@@ -207,9 +209,10 @@ def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[st
     Parameters
     ----------
     fit : a fit of a `Calibration`, with its model.
-    num_draws : posterior draws to use, spread evenly; by default 200, or all where there are fewer. They take `draws x times x d^2` numbers.
+    num_draws : posterior draws to use, spread evenly; by default 200, or all where there are fewer. They keep their numbers among
+        all draws, and take `draws x times x d^2` numbers.
     trajectories : names of those whose mean is taken, such as `days_of(population, "weekday")`; by default all.
-    seed : of the branch where there are several equilibria.
+    seed : of nothing: of several equilibria, the one that the fit drew for a draw is taken. It is accepted so that older calls go on working.
 
     Returns
     -------
@@ -219,7 +222,7 @@ def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[st
     Raises
     ------
     InputError : when the fit has no model with a game, there are no such trajectories, or not as many draws.
-    FitError : when no draw's equilibrium was found again.
+    FitError : when the equilibria of more than half of the draws were not found again.
     """
     model = fit.model
     if not isinstance(model, Calibration):
@@ -232,10 +235,12 @@ def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[st
     if not names or any(name not in known for name in names):
         raise InputError(f"flows: trajectories is {trajectories!r}; some of {', '.join(map(str, known))} are needed.")
     chosen = np.array([known.index(name) for name in names])
-    every = chosen_draws(fit, None, "flows")
-    flat = chosen_draws(fit, min(DRAWS, len(every)) if num_draws is None else num_draws, "flows")
+    every = len(chosen_numbers(fit, None, "flows"))
+    count = min(DRAWS, every) if num_draws is None else num_draws
+    flat, numbers = chosen_draws(fit, count, "flows"), chosen_numbers(fit, count, "flows")
     many = compiled(model, "flows", lambda: jax.jit(jax.vmap(_one(model), in_axes=(0, 0, None, None))))
-    keys = jax.random.split(jax.random.key(seed), len(flat))
+    # Without several equilibria nothing is random.
+    keys = (jax.random.split(jax.random.key(0), every) if model.branches is None else branch_keys(fit))[numbers]
     weights = np.bincount(chosen, minlength=len(known)) / len(chosen)
     parts = []
     for first in range(0, len(flat), CHUNK):
@@ -248,15 +253,18 @@ def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[st
         parts.append([np.asarray(a)[: len(x) - short] for a in part])
     moved, mu = (np.concatenate(pieces) for pieces in zip(*parts, strict=True))
     good = np.isfinite(moved).all(axis=(1, 2, 3)) & np.isfinite(mu).all(axis=(1, 2))
-    if not good.any():
-        raise FitError(f"flows: an equilibrium was found again at none of {plural(len(good), 'draw')}.")
+    if np.mean(~good) > MOST_LOST:
+        raise FitError(
+            f"flows: an equilibrium was not found again in {(~good).sum()} of {plural(len(good), 'draw')}; "
+            "what is left says nothing of the posterior."
+        )
     if not good.all():
         log.warning("flows: %s left out: an equilibrium was not found again.", plural(int((~good).sum()), "draw"))
     states, times = list(model.population.states), model.grid.times
     data = xr.Dataset(
         {"moved": (("draw", "interval", "origin", "destination"), moved[good]), "mu": (("draw", "time", "state"), mu[good])},
         coords={
-            "draw": np.flatnonzero(good),
+            "draw": numbers[good],
             "interval": 0.5 * (times[1:] + times[:-1]),
             "time": times,
             "origin": states,
@@ -277,7 +285,7 @@ def _one(model: Calibration) -> Any:
         latents = space.latents(space.constrain(x), data)
         belief = None
         if model.branches is not None:
-            drawn = model.trajectories(latents, data, key)
+            drawn = model.trajectories(latents, data, jax.random.fold_in(key, 1))  # as the fit drew it
             belief = drawn.mu, drawn.value
 
         def single(mu0: Array, observed: Array, own: dict[str, Any], guess: tuple[Array, Array] | None) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from bayes_mfg.errors import InputError
 from bayes_mfg.models import Data, ForwardModel
 from bayes_mfg.paths import PooledPath
 
-from .assemble import CHUNK
+from .assemble import CHUNK, mended
 from .coordinates import compiled, coordinates
 from .options import whole
 
@@ -35,8 +35,8 @@ def predict(
         in every draw, their deviations from the typical one are drawn anew with the draw's pooling scale, and separate paths from their prior.
     totals : sizes behind predicted counts, a number or `(R,)`; by default those of the last datum of each trajectory, and for new initial populations
         the one that all trajectories have in common: where they have none it is needed. Shares have no sizes.
-    num_draws : posterior draws to use, spread evenly; by default all.
-    seed : of the replicates.
+    num_draws : posterior draws to use, spread evenly; by default all. They keep their numbers among all draws, chain after chain.
+    seed : of the replicates, and of new trajectories' deviations.
 
     Returns
     -------
@@ -65,17 +65,19 @@ def predict(
     sizes = _totals(fit, totals, len(names), len(asked), fresh is not None and model.observation.variable == "counts")
     left = np.clip(np.searchsorted(model.grid.times, asked, side="right") - 1, 0, len(model.grid.times) - 2)
     weight = (asked - model.grid.times[left]) / (model.grid.times[left + 1] - model.grid.times[left])
-    flat = chosen_draws(fit, num_draws)
+    flat, numbers = chosen_draws(fit, num_draws), chosen_numbers(fit, num_draws)
 
     data = model.data
     if fresh is not None:
         data = data._replace(observed=jnp.zeros((len(fresh), *data.observed.shape[1:])))
-    many = compiled(model, "predict", lambda: jax.jit(jax.vmap(_one(model), in_axes=(0, 0, None, None, None, None))))
+    many = compiled(model, "predict", lambda: jax.jit(jax.vmap(_one(model), in_axes=(0, 0, 0, None, None, None, None))))
     keys = jax.random.split(jax.random.key(seed), len(flat))
+    # A draw's population is that of its own branch.
+    own = keys if getattr(model, "branches", None) is None else branch_keys(fit)[numbers]
     where = (jnp.asarray(left), jnp.asarray(weight))
     start = None if fresh is None else jnp.asarray(fresh)
     parts = [
-        many(jnp.asarray(flat[k : k + CHUNK]), keys[k : k + CHUNK], data, start, where, jnp.asarray(sizes))
+        many(jnp.asarray(flat[k : k + CHUNK]), keys[k : k + CHUNK], own[k : k + CHUNK], data, start, where, jnp.asarray(sizes))
         for k in range(0, len(flat), CHUNK)
     ]
     mu, value, replicate, good = (np.concatenate([np.asarray(part[k]) for part in parts]) for k in range(4))
@@ -87,7 +89,7 @@ def predict(
             model.observation.variable: (("draw", "trajectory", "time", "observed_state"), replicate[good]),
         },
         coords={
-            "draw": np.flatnonzero(good),
+            "draw": numbers[good],
             "trajectory": names,
             "time": asked,
             "state": list(model.population.states),
@@ -105,25 +107,48 @@ def chosen_draws(fit: "Fit", num_draws: int | None, where: str = "predict") -> n
     InputError : when there are not as many.
     """
     flat = fit.tree["unconstrained_posterior"].to_dataset()["latent"].to_numpy()
-    flat = flat.reshape(flat.shape[0] * flat.shape[1], flat.shape[2])
+    return flat.reshape(flat.shape[0] * flat.shape[1], flat.shape[2])[chosen_numbers(fit, num_draws, where)]
+
+
+def chosen_numbers(fit: "Fit", num_draws: int | None, where: str = "predict") -> np.ndarray:
+    """Numbers of the draws that `chosen_draws` takes, among all of the posterior: those of a chain follow those of the chain before.
+
+    Raises
+    ------
+    InputError : when there are not as many.
+    """
+    sizes = fit.tree["unconstrained_posterior"]["latent"].sizes
+    count = sizes["chain"] * sizes["draw"]
     if num_draws is None:
-        return flat
-    if not whole(num_draws) or not 1 <= num_draws <= len(flat):
+        return np.arange(count)
+    if not whole(num_draws) or not 1 <= num_draws <= count:
         raise InputError(
-            f"{where}: num_draws is {num_draws!r}; a whole number from 1 to {len(flat)}, the draws of the fit, is needed."
+            f"{where}: num_draws is {num_draws!r}; a whole number from 1 to {count}, the draws of the fit, is needed."
         )
-    return flat[np.linspace(0, len(flat) - 1, num_draws).round().astype(int)]
+    return np.linspace(0, count - 1, num_draws).round().astype(int)
+
+
+def branch_keys(fit: "Fit") -> Array:
+    """Keys by which the fit drew the branch of every draw, of several equilibria: folded in as `derived` does they give the same branch again.
+
+    A draw that another one stands in for (see `mended`) has that one's.
+    """
+    sizes = fit.tree["unconstrained_posterior"]["latent"].sizes
+    keys = jax.random.split(jax.random.key(int(fit.tree.attrs["seed"])), sizes["chain"] * sizes["draw"])
+    if "sample_stats" not in fit.tree.children or "replaced" not in fit.tree["sample_stats"]:
+        return keys
+    return keys[mended(fit.tree["sample_stats"]["replaced"].to_numpy()).reshape(-1)]
 
 
 def _one(model: ForwardModel) -> Any:
     """Function from one draw to populations, values and a replicate at the times asked for, and whether all equilibria were found."""
     space = coordinates(model)
 
-    def one(x: Array, key: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array) -> tuple:
+    def one(x: Array, key: Array, own: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array) -> tuple:
         latents = space.latents(space.constrain(x), data)
         if start is not None:
             latents = {**latents, "mu0": start, "raw": renewed(model, latents["raw"], jax.random.fold_in(key, 2), len(start))}
-        result = model.trajectories(latents, data, jax.random.fold_in(key, 1))
+        result = model.trajectories(latents, data, jax.random.fold_in(own, 1))
         left, weight = where
 
         def between(path: Array) -> Array:

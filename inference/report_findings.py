@@ -10,11 +10,13 @@ import xarray as xr
 
 from bayes_mfg.errors import InputError
 
+from .intervention_page import section, stored
 from .report_page import charts, escape, figure, number, paragraph, table
 
 TITLES = {
     "Contraction": "What the data say about each parameter",
     "Flows": "Who moves where",
+    "Intervention": "What if",
     "Identifiability": "What the data can tell, by linearisation",
     "LinearWidths": "Linearised widths against the draws",
     "Profile": "Profile likelihood",
@@ -62,7 +64,9 @@ def told(found: Any) -> tuple[str, list[str], list[str]]:
     if said is None or not hasattr(found, "table"):
         raise InputError(f"report: also holds {found!r}; results with sentences, such as that of uniqueness, are needed.")
     kind = type(found).__name__
-    title = TITLES.get(kind, kind) + (f": {found.quantity}" if kind == "Profile" else "")
+    title = TITLES.get(kind, kind) + (
+        f": {found.quantity}" if kind == "Profile" else f": {found.description}" if kind == "Intervention" else ""
+    )
     warned = list(getattr(found, "warnings", ()))
     return title, [sentence for sentence in said if sentence not in warned], warned
 
@@ -84,6 +88,9 @@ def sections(also: Sequence[Any]) -> list[tuple[str, str, str]]:
         title, said, heard = told(found)
         if type(found).__name__ == "Contraction":
             continue  # told with the parameters
+        if type(found).__name__ == "Intervention":
+            out.append((f"finding{k}", title, section(stored(found))))  # its sentences, figures and table as on its own page
+            continue
         body = "<ul>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in [*said, *heard]) + "</ul>"
         body += _table(found.table(), title)
         if hasattr(found, "figures"):

@@ -240,7 +240,7 @@ def compared(fit: "Fit", ahead: xr.Dataset, record: Record, num_draws: int | Non
     assert fit.model is not None
     if not ahead.sizes["draw"]:
         raise FitError("scores: no draw has an equilibrium on every trajectory; there is nothing to score.")
-    flat = chosen_draws(fit, num_draws)[ahead["draw"].to_numpy()]
+    flat = chosen_draws(fit, None)[ahead["draw"].to_numpy()]
     log_density, replicates = _replicated(fit.model, flat, ahead["mu"].to_numpy(), record, seed)
     sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]
     log_score = logsumexp(log_density, axis=0) - np.log(len(flat))

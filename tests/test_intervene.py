@@ -400,7 +400,7 @@ def result(moved):
 
 def test_opposite_moves_do_not_cancel() -> None:
     """Neither of two trajectories, nor in a draw that most others do not share."""
-    text = " ".join(result([[[0.0, 0.2, 0.0], [0.0, -0.2, 0.0]]] * 3).sentences)
+    text = " ".join(result([[[0.0, 0.2, 0.0], [0.0, -0.2, 0.0]]] * 20).sentences)
     assert "At the peak, at time 0.500, it has moved 0.200 (0.200 to 0.200)" in text and "on average over trajectories" in text
     text = " ".join(result([[[0.0, 0.0, 0.1]], [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]).sentences)
     assert "It moves nobody" not in text and "At the peak, at time 1.00," in text and "trajectories" not in text

@@ -28,22 +28,32 @@ def run(options: argparse.Namespace, words: str) -> None:
     target = if_asked(options.out, PAGE)
     set_up_jax()
     from bayes_mfg.config.calibration import build_model, load_config, load_scenarios
-    from bayes_mfg.inference import load
+    from bayes_mfg.inference import FitError, load
+    from bayes_mfg.inference.intervene import make_plan
     from bayes_mfg.inference.intervention_page import write_page
 
     config = load_config(told)
     asked = load_scenarios(options.changes) if options.changes else config.interventions
     if not asked:
         raise InputError(f"{told} has no tables [[intervention]]; give a file that has some by --with.")
-    fitted = load(source, build_model(config))
-    results = {
-        name: fitted.intervene(
-            *scenario.changes, num_draws=scenario.number(fitted) if options.draws is None else options.draws, flows=False
-        )
-        for name, scenario in asked.items()
-    }
-    for name, found in results.items():
+    model = build_model(config)
+    fitted = load(source, model)
+    # What does not fit the model is refused before hours go into the scenarios before it.
+    for scenario in asked.values():
+        make_plan(model, scenario.changes)
+    results, failed = {}, []
+    for name, scenario in asked.items():
+        draws = scenario.number(fitted) if options.draws is None else options.draws
+        try:
+            found = fitted.intervene(*scenario.changes, num_draws=draws, flows=False)
+        except FitError as error:
+            failed.append(f"{name or 'the intervention without a name'} has no answer: {error}")
+            continue
+        results[name] = found
+        table = found.table() if found.banded else found.table().drop(columns=["low", "high"])
         print("\n".join([*([name] if name else []), *found.sentences]))
-        print(f"\n{in_columns(found.table())}\n")
-    if target is not None:
-        print(f"page: {write_page(results, target)}")
+        print(f"\n{in_columns(table)}\n", flush=True)
+    if target is not None and results:
+        print(f"page: {write_page(results, target)}", flush=True)
+    if failed:
+        raise FitError(" ".join(failed))
