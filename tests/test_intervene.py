@@ -18,7 +18,6 @@ from bayes_mfg.games import Closed, LinearQuadratic
 from bayes_mfg.inference import Change, Close, Fit, FitError, Start, intervene
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.intervene import make_plan
-from bayes_mfg.inference.intervention_result import Intervention
 from bayes_mfg.inference.interventions import Altered, Held
 from bayes_mfg.models import Calibration, Multinomial, NeuralODE
 from bayes_mfg.paths import Pooled
@@ -91,6 +90,7 @@ def index(time):
 
 def test_the_baseline_is_the_fit(fitted, surprised, announced) -> None:
     for found in (surprised, announced):
+        assert found.seen == pytest.approx(2.0) and found.cautions == ()
         for name in ("mu", "value"):
             np.testing.assert_allclose(found.baseline[name], fitted.tree["posterior"][name].to_numpy()[0], atol=1e-9)
         assert found.failed_solves == 0
@@ -196,6 +196,7 @@ def test_a_change_in_a_window_is_a_path_that_jumps(window, gammas) -> None:
     np.testing.assert_allclose(window.baseline["mu"][-1, 1], base.mu[at], atol=1e-9)
     assert float(window.baseline["cost"][-1, 1]) == pytest.approx(float(base.mu[0] @ base.value[0]), abs=1e-9)
     assert "start from 0.1 in A, 0.8 in B, 0.1 in C" in window.description
+    np.testing.assert_array_equal(window.difference["draw"], [0, DRAWS - 1])  # as the posterior counts them
 
 
 def test_the_whole_changes_nothing_where_nothing_is_changed(fitted) -> None:
@@ -236,6 +237,10 @@ def test_the_end_may_come_as_a_surprise(model) -> None:
     assert plan.news == (0.0, pytest.approx(0.4), pytest.approx(1.4))
     assert [(stage.first, stage.last) for stage in plan.stages] == [(0, 4), (4, 14), (14, 24)]
     assert isinstance(plan.stages[1].game, Closed) and plan.stages[2].game is model.game
+    late = make_plan(model, (Change("gamma", factor=2.0, start=2.4),))  # where the terminal cost is paid
+    assert late.stages[0].beliefs[0].start == 2.4 and late.news == (0.0,)
+    near = make_plan(model, (Close("B", 0.1 + 0.23, announced=False), Change("gamma", factor=2.0, start=0.33, announced=False)))
+    assert len(near.news) == 1
     known = make_plan(model, (Close("B", 0.8, 1.4, announced=0.4),))
     assert known.news == (pytest.approx(0.4),)
     whole = make_plan(model, (Close("B", 0.8, 2.4),))
@@ -312,6 +317,10 @@ def test_paths_of_the_population_are_changed_where_they_are_evaluated() -> None:
         (lambda: Change("gamma", value="much"), "numbers are needed"),
         (lambda: Change(3, value=1.0), "parameter is 3"),
         (lambda: Start([0.5, 0.6]), "sum to one"),
+        (lambda: Start({"A": [0.9, 0.1], "B": [0.1, 0.9]}), "the share of 'A' is [0.9, 0.1]; by names of states, one number"),
+        (lambda: Start({"A": True}), "the share of 'A' is True"),
+        (lambda: Change("gamma", value="2"), "value of 'gamma' is '2'; numbers are needed"),
+        (lambda: Change("gamma", value=True), "value of 'gamma' is True; numbers are needed"),
     ],
 )
 def test_interventions_that_make_no_sense_are_refused(make, words: str) -> None:
@@ -330,6 +339,10 @@ def test_interventions_that_make_no_sense_are_refused(make, words: str) -> None:
         ((Close("B", 2.0, 2.5),), "end of Close is 2.5; the model covers 0 to 2.4"),
         ((Close("B", -1.0),), "start of Close is -1"),
         ((Close("B", 2.4),), "the end of the model's grid"),
+        ((Change("gamma", factor=2.0, start=2.4, announced=False),), "the end of the model's grid"),
+        ((Close("B", 0.8 - 1e-11, 0.8),), "the window of Close from 0.8 to 0.8 is empty on the model's grid"),
+        ((Change("gamma", factor=2.0, start=0.83, end=0.83 + 1e-11),), "the window of Change from 0.83 to 0.83 is empty"),
+        ((Change("gamma", factor=2.0, end=0.0),), "the window of Change from 0 to 0 is empty"),
         ((Close("B", announced=0.5),), "announced at 0.5, after its start at 0"),
         ((Change("beta", value=1.0),), "Fragile has no parameter 'beta'; it takes gamma"),
         ((Change("gamma", value=-1.0),), "gamma is -1.0; its range"),
@@ -358,6 +371,9 @@ def test_fits_that_have_no_game_to_change_are_refused(fitted, model) -> None:
         fitted.intervene(Close("B"), num_draws=0)
     with pytest.raises(InputError, match="intervene: initial must hold"):
         fitted.intervene(Close("B"), initial=[0.5, 0.5])
+    for option, words in (({"seed": "x"}, "seed is 'x'"), ({"seed": -1}, "seed is -1"), ({"flows": "no"}, "flows is 'no'")):
+        with pytest.raises(InputError, match=f"intervene: {words}"):
+            fitted.intervene(Close("B"), **option)
 
 
 def test_starts_may_name_their_states(model) -> None:
@@ -385,31 +401,11 @@ def test_what_is_expected_is_the_first_plan_by_the_quadrature_of_what_is_spent(m
     assert abs(float(given_up["cost"]) - float(kept["cost"])) > 0.01 and given_up["flow"].shape == (13, 3, 3)
 
 
-def result(moved):
-    """A result with shares 0.5 of two states, and `moved` (draw, trajectory, time) from the second into the first."""
-    moved = np.asarray(moved, dtype=float)
-    names = ("draw", "trajectory", "time", "state")
-    coords = {"trajectory": [str(r) for r in range(moved.shape[1])], "time": np.arange(moved.shape[2]) / 2, "state": ["A", "B"]}
-    sides = []
-    for shift in (0.0 * moved, moved):
-        costs = xr.DataArray(np.ones(moved.shape[:2]), dims=names[:2])
-        mu = (names, np.stack([0.5 + shift, 0.5 - shift], axis=-1))
-        sides.append(xr.Dataset({"mu": mu, "cost": costs, "expected_cost": costs}, coords=coords))
-    return Intervention((Change("x", factor=2.0),), *sides, {}, (0.0,), 1.0)
-
-
-def test_opposite_moves_do_not_cancel() -> None:
-    """Neither of two trajectories, nor in a draw that most others do not share."""
-    text = " ".join(result([[[0.0, 0.2, 0.0], [0.0, -0.2, 0.0]]] * 20).sentences)
-    assert "At the peak, at time 0.500, it has moved 0.200 (0.200 to 0.200)" in text and "on average over trajectories" in text
-    text = " ".join(result([[[0.0, 0.0, 0.1]], [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]).sentences)
-    assert "It moves nobody" not in text and "At the peak, at time 1.00," in text and "trajectories" not in text
-    assert "It moves nobody." in result(np.zeros((2, 1, 3))).sentences
-
-
 def test_all_draws_lost_is_no_result(fitted) -> None:
-    with pytest.raises(FitError, match="a parameter left its range in 2; with 2 of 2 draws lost"):
-        fitted.intervene(Change("gamma", add=-50.0), num_draws=2)
+    """A rate of zero leaves its range before the solve meets what is not finite."""
+    for change in (Change("gamma", add=-50.0), Change("gamma", factor=0.0)):
+        with pytest.raises(FitError, match="a parameter left its range in 2; with 2 of 2 draws lost"):
+            fitted.intervene(change, num_draws=2)
 
 
 def test_chunks_of_draws_do_not_show(fitted, announced, monkeypatch) -> None:

@@ -1,5 +1,6 @@
-"""Protects interventions where a slip leaves no trace: paths of the population, planners, schemes and branches, each solved once more by hand."""
+"""Protects interventions where a slip leaves no trace: paths of the population, planners, schemes and branches by hand; and what results say."""
 
+import dataclasses
 import importlib
 import json
 
@@ -12,10 +13,12 @@ import xarray as xr
 
 from bayes_mfg.data import Population
 from bayes_mfg.equilibrium import TimeGrid, solve
+from bayes_mfg.errors import InputError
 from bayes_mfg.games import Closed, Emissions, LinearQuadratic
-from bayes_mfg.inference import Change, Close, Fit, FitError, flows
+from bayes_mfg.inference import Change, Close, Fit, FitError, flows, report_findings
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
+from bayes_mfg.inference.intervention_result import Intervention
 from bayes_mfg.inference.predict import branch_keys
 from bayes_mfg.models import Calibration, Gaussian, Multinomial
 from bayes_mfg.paths import Spline
@@ -139,3 +142,92 @@ def test_a_draw_that_stands_in_for_a_lost_one_brings_its_branch(several) -> None
     tree["sample_stats"] = xr.DataTree(xr.Dataset({"replaced": (("chain", "draw"), lost)}))
     own, again = (jax.random.key_data(branch_keys(fit)) for fit in (several, Fit(tree, several.model)))
     np.testing.assert_array_equal(again, own[np.where(lost[0], 4, np.arange(SIZE))])
+
+
+# What is said of results, made up here.
+
+
+def result(moved):
+    """A result with shares 0.5 of two states, and `moved` (draw, trajectory, time) from the second into the first."""
+    moved = np.asarray(moved, dtype=float)
+    names = ("draw", "trajectory", "time", "state")
+    coords = {"trajectory": [str(r) for r in range(moved.shape[1])], "time": np.arange(moved.shape[2]) / 2, "state": ["A", "B"]}
+    sides = []
+    for shift in (0.0 * moved, moved):
+        costs = xr.DataArray(np.ones(moved.shape[:2]), dims=names[:2])
+        mu = (names, np.stack([0.5 + shift, 0.5 - shift], axis=-1))
+        sides.append(xr.Dataset({"mu": mu, "cost": costs, "expected_cost": costs}, coords=coords))
+    return Intervention((Change("x", factor=2.0),), *sides, {}, (0.0,), 1.0)
+
+
+def test_opposite_moves_do_not_cancel() -> None:
+    """Neither of two trajectories, nor in a draw that most others do not share."""
+    text = " ".join(result([[[0.0, 0.2, 0.0], [0.0, -0.2, 0.0]]] * 20).sentences)
+    assert "At the peak, at time 0.500, it has moved 0.200 (0.200 to 0.200)" in text and "on average over trajectories" in text
+    text = " ".join(result([[[0.0, 0.0, 0.1]], [[0.0, 0.0, 0.0]], [[0.0, 0.0, 0.0]]]).sentences)
+    assert "It moves nobody" not in text and "At the peak, at time 1.00," in text and "trajectories" not in text
+    assert "It moves nobody." in result(np.zeros((2, 1, 3))).sentences
+
+
+def test_what_was_announced_and_what_was_not_are_told_apart() -> None:
+    """Before the first begins only those move who knew of something; nobody says that they knew of what came by surprise."""
+    moved = result([[[0.0, 0.1, 0.2]]] * 20)
+
+    def ahead(*interventions, news=(0.0,)):
+        told = dataclasses.replace(moved, interventions=interventions, news=news).sentences
+        return [text for text in told if text.startswith("Before it begins")]
+
+    by_surprise, known = Close("A", 0.5, announced=False), Change("x", factor=2.0, start=0.75)
+    assert ahead(by_surprise, known, news=(0.0, 0.5)) == []
+    first = "Before it begins, at time 0.500, 0.100 (0.100 to 0.100) of the population has moved: agents knew from time"
+    assert ahead(Close("A", 0.5)) == [f"{first} 0."]
+    assert ahead(Close("A", 0.5, announced=0.25), Close("B", 0.75, announced=False), news=(0.25, 0.75)) == [f"{first} 0.250."]
+    assert ahead(Close("A", 0.5, announced=0.25), known, news=(0.0, 0.25)) == [f"{first} 0.250, and of what begins later, too."]
+    assert Close("A", 0.3, announced=0.1 + 0.2).announced > 0.3  # later by its last digit alone
+
+
+def test_few_draws_forecasts_and_warnings_of_the_fit_are_told(tmp_path) -> None:
+    told = dataclasses.replace(result([[[0.0, 0.1, 0.2]]] * 19), seen=0.5, cautions=("The chains disagree.",))
+    assert told.sentences[-3:] == [
+        "These are 19 draws, too few for bands.",
+        "The data end at time 0.500: on both sides, what comes after is a forecast.",
+        "The fit warns: The chains disagree.",
+    ]
+    assert "it has moved 0.200 of the population" in told.sentences[1]
+    page = told.report(tmp_path / "few.html").read_text()
+    assert "The fit warns: The chains disagree." in page and 'area s0"' not in page and "90% band" not in page
+    assert "<th>low" not in page and ">low<" not in page
+    enough = result([[[0.0, 0.1, 0.2]], [[0.0, 0.2, 0.3]]] * 10)
+    page = enough.report(tmp_path / "enough.html").read_text()
+    assert 'area s0"' in page and "90% band" in page and ">low<" in page
+    assert not any("forecast" in text or "too few" in text or "warns" in text for text in enough.sentences)
+
+
+def test_a_change_without_effect_is_explained() -> None:
+    still = result(np.zeros((20, 1, 3)))
+    hint = "only the terminal cost reads has to be changed at the horizon"
+    assert not any(hint in text for text in still.sentences)
+    inside = dataclasses.replace(still, interventions=(Change("x", factor=2.0, end=0.5),))
+    assert any(hint in text for text in inside.sentences)
+    dearer = inside.changed.assign(cost=inside.changed["cost"] + 1.0)
+    assert not any(hint in text for text in dataclasses.replace(inside, changed=dearer).sentences)
+
+
+@pytest.mark.parametrize("ci_prob", [95, "x", 0.0, 1.0, True, None, np.nan])
+def test_intervals_of_no_probability_are_refused(ci_prob) -> None:
+    with pytest.raises(InputError, match=r"table: ci_prob is .*; a probability between 0 and 1 is needed"):
+        result(np.zeros((2, 1, 3))).table(ci_prob)
+
+
+def test_two_results_need_two_names(tmp_path) -> None:
+    one = result([[[0.0, 0.1, 0.2]]])
+    with pytest.raises(InputError, match="'a' is the name of this result and of one beside it"):
+        one.plot(tmp_path / "x.svg", name="a", beside={"a": one})
+    assert not (tmp_path / "x.svg").exists()
+    assert one.plot(tmp_path / "x.svg", name="a", beside={"b": one}).exists()
+
+
+def test_a_report_holds_a_result_as_its_own_page_does() -> None:
+    ((name, title, body),) = report_findings.sections([result([[[0.0, 0.1, 0.2]]] * 20)])
+    assert name == "finding0" and title == "What if: X times 2, announced from the beginning"
+    assert body.count("<figure>") == 4 and "At the peak" in body and "share of" in body

@@ -11,7 +11,7 @@ from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid, solve
 from bayes_mfg.errors import InputError
 from bayes_mfg.games import LinearQuadratic
-from bayes_mfg.inference import Fit, flows, movement_map
+from bayes_mfg.inference import Fit, FitError, flows, movement_map
 from bayes_mfg.inference.assemble import assemble
 from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.movements import Flows, moves, on_branch
@@ -90,6 +90,7 @@ def test_trajectories_and_draws_can_be_chosen(fitted, found) -> None:
     np.testing.assert_allclose(both, found.data["moved"].isel(draw=[0, DRAWS - 1]), atol=1e-12)
     assert not np.allclose(each[0].data["moved"], each[1].data["moved"], atol=1e-3)
     assert each[1].trajectories == ("south",)
+    np.testing.assert_array_equal(each[0].data["draw"], [0, DRAWS - 1])  # as the posterior counts them
     for wrong in ({"trajectories": ["west"]}, {"trajectories": []}, {"num_draws": DRAWS + 1}):
         with pytest.raises(InputError, match="flows:"):
             flows(fitted, **wrong)
@@ -101,6 +102,9 @@ def test_table_and_sentences_name_the_largest(found) -> None:
     table = found.table()
     assert list(table["moved"]) == sorted(table["moved"], reverse=True) and len(table) == 6
     whole = found.data["moved"].sum("interval")
+    for wrong in (90, "x"):
+        with pytest.raises(InputError, match="table: ci_prob is"):
+            found.table(wrong)
     first = table.iloc[0]
     a, b = table.index[0].split(" to ")
     np.testing.assert_allclose(first["moved"], float(whole.sel(origin=a, destination=b).median()))
@@ -140,6 +144,9 @@ def test_a_draw_without_an_equilibrium_is_counted(fitted) -> None:
     assert left.lost == 1 and left.data["draw"].to_numpy().tolist() == [0, 1, *range(3, DRAWS)]
     assert any("1 draw left out" in sentence for sentence in left.sentences)
     assert json.dumps(left.sentences)
+    tree["unconstrained_posterior"]["latent"][0, : DRAWS // 2 + 1] = np.nan
+    with pytest.raises(FitError, match="flows: an equilibrium was not found again in 13 of 24 draws; what is left says nothing"):
+        flows(Fit(tree, fitted.model))
 
 
 def test_flows_of_another_branch_are_none() -> None:
