@@ -131,6 +131,18 @@ def test_a_fit_shows_what_interventions_do(folder: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert said.startswith("A start from 0.1 in 0, 0.1 in 1, 0.8 in 2.") and "page: what.html" in said and "difference" in said
     assert "A start from 0.1 in 0, 0.1 in 1, 0.8 in 2" in Path("what.html").read_text()
+    # One without an answer costs no other its own; one that does not fit the model is refused before any is computed.
+    start = '[[intervention]]\nkind = "Start"\nmu0 = [0.1, 0.1, 0.8]\nscenario = "start"\n'
+    change = '[[intervention]]\nkind = "Change"\nparameter = "gamma"\nfactor = 0\nscenario = "none"\n'
+    Path("two.toml").write_text(change + start, encoding="utf-8")
+    assert main(["intervene", "run", "--with", "two.toml"]) == 1
+    said, complaint = capsys.readouterr()
+    assert said.startswith("start\nA start from 0.1 in 0") and " low " not in said
+    assert "none has no answer: intervene: a parameter left its range in 1" in complaint
+    Path("two.toml").write_text(start + change.replace("gamma", "slope"), encoding="utf-8")
+    assert main(["intervene", "run", "--with", "two.toml"]) == 2
+    said, complaint = capsys.readouterr()
+    assert said == "" and "no parameter 'slope'" in complaint
     # What is refused leaves nothing.
     for arguments, words in (
         (["intervene", "nowhere"], "nowhere: there is no saved fit"),

@@ -174,6 +174,7 @@ def test_some_draws_are_spread_evenly(fitted):
     chosen = np.linspace(0, DRAWS - 1, 5).round().astype(int)
     k = int(np.argmin(np.abs(GRID.times - 1.0)))
     np.testing.assert_allclose(few["mu"][:, :, 0], of_draws(fitted, "mu")[chosen][:, :, k], atol=1e-12)
+    np.testing.assert_array_equal(few["draw"], chosen)  # as the posterior counts them, chain after chain
 
 
 @pytest.mark.parametrize("num_draws", [0, -1, DRAWS + 1, 2.5])
