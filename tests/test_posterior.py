@@ -15,7 +15,16 @@ import scipy.stats
 from bayes_mfg.data import Population, simulate
 from bayes_mfg.equilibrium import TimeGrid
 from bayes_mfg.games import LinearQuadratic
-from bayes_mfg.models import BetaBinomial, Binomial, Calibration, Dirichlet, DirichletMultinomial, Gaussian, Multinomial, SimplexGaussian
+from bayes_mfg.models import (
+    BetaBinomial,
+    Binomial,
+    Calibration,
+    Dirichlet,
+    DirichletMultinomial,
+    Gaussian,
+    Multinomial,
+    SimplexGaussian,
+)
 
 GRID = TimeGrid(horizon=2.0, points=11)
 STARTS = np.array([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1]])
