@@ -79,7 +79,7 @@ def forecast_scores(
     bins = _bins(ahead, mask, horizons)
 
     paths = predict(fit, population.times, num_draws=num_draws, seed=seed).isel(trajectory=rows)
-    found = compared(fit, paths, record, num_draws, seed)
+    found = compared(fit, paths, record, seed)
     cells = found.cells(mask)
     drawn, truth = found.replicates, found.recorded
     each = {

@@ -200,7 +200,7 @@ class Flows:
         return write_whole(path, picture(self.drawn, self._over_time()))
 
 
-def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[str] | None = None, seed: int = 0) -> Flows:
+def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[str] | None = None) -> Flows:
     """Who moves where, and when, in every posterior draw's equilibrium.
 
     In each interval of the solver's grid the flow from x to y is the mean share in x times the rate from x to y at the interval's middle. In the
@@ -212,7 +212,6 @@ def flows(fit: "Fit", *, num_draws: int | None = None, trajectories: Sequence[st
     num_draws : posterior draws to use, spread evenly; by default 200, or all where there are fewer. They keep their numbers among
         all draws, and take `draws x times x d^2` numbers.
     trajectories : names of those whose mean is taken, such as `days_of(population, "weekday")`; by default all.
-    seed : of nothing: of several equilibria, the one that the fit drew for a draw is taken. It is accepted so that older calls go on working.
 
     Returns
     -------

@@ -87,7 +87,7 @@ def scores(
         mask[:, 0] = False
     if not mask.any():
         raise InputError("scores: nothing was observed after the first time, and the start is taken from there.")
-    found = compared(fit, ahead, record, num_draws, seed)
+    found = compared(fit, ahead, record, seed)
     cells = found.cells(mask)
     drawn, truth = found.replicates[:, cells], found.recorded[cells]
     mu_error, relative_error = _errors(ahead["mu"].to_numpy().mean(axis=0), population)
@@ -230,7 +230,7 @@ class Compared:
         return np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], self.recorded.shape)
 
 
-def compared(fit: "Fit", ahead: xr.Dataset, record: Record, num_draws: int | None, seed: int) -> Compared:
+def compared(fit: "Fit", ahead: xr.Dataset, record: Record, seed: int) -> Compared:
     """Predictions of `predict`, of the same draws, beside a record of the same trajectories and times.
 
     Raises

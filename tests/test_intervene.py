@@ -239,7 +239,7 @@ def test_the_end_may_come_as_a_surprise(model) -> None:
     assert isinstance(plan.stages[1].game, Closed) and plan.stages[2].game is model.game
     late = make_plan(model, (Change("gamma", factor=2.0, start=2.4),))  # where the terminal cost is paid
     assert late.stages[0].beliefs[0].start == 2.4 and late.news == (0.0,)
-    near = make_plan(model, (Close("B", 0.1 + 0.23, announced=False), Change("gamma", factor=2.0, start=0.33, announced=False)))
+    near = make_plan(model, (Close("B", 0.33 + 1e-15, announced=False), Change("gamma", factor=2.0, start=0.33, announced=False)))
     assert len(near.news) == 1
     known = make_plan(model, (Close("B", 0.8, 1.4, announced=0.4),))
     assert known.news == (pytest.approx(0.4),)

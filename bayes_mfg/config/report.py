@@ -65,7 +65,7 @@ def _identifiability(fit: "Fit", seed: int, progress: bool | None) -> list[Any]:
 def _flows(fit: "Fit", seed: int, progress: bool | None) -> list[Any]:
     from bayes_mfg.inference import flows
 
-    return [flows(fit, seed=seed)]
+    return [flows(fit)]
 
 
 FINDINGS: dict[str, Callable[["Fit", int, bool | None], list[Any]]] = {
