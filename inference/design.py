@@ -13,7 +13,7 @@ from bayes_mfg.models import ForwardModel
 
 from .coordinates import coordinates, prior_points
 from .design_candidates import Experiment, MeanOf, Observe, ShareOf, ValueOf
-from .design_plan import CELLWISE, Local, Plan, all_values, at_point, planned, several
+from .design_plan import Local, Plan, all_values, at_point, planned, several
 from .design_result import Design, Judged
 from .design_search import Linearised, Problem, exhaustive, greedy, searched, spread
 from .errors import FitError
@@ -236,16 +236,7 @@ def _refuse_agents_for_nothing(plan: Plan, count: int) -> None:
 
 def _remarks(plan: Plan, chosen: tuple[int, ...]) -> list[str]:
     """What a user of the observation model on the data of this design must know."""
-    population = plan.population(chosen)
-    told = plan.model.observation.remarks(population)
-    columns = plan.model.columns
-    kind = type(plan.model.observation).__name__
-    redundant = set(population.states) <= set(columns) and population.mask.all(axis=-1).any()
-    if not told and kind in CELLWISE and redundant:
-        told = [
-            f"{kind} takes the shares of all {len(population.states)} states of a row as independent, though they sum to one: the last "
-            "of them counts as information that it is not. Leave one state out."
-        ]
+    told: list[str] = plan.model.observation.remarks(plan.population(chosen))
     return told
 
 
