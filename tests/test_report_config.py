@@ -199,7 +199,7 @@ def test_findings_are_asked_of_the_fit_and_its_model(monkeypatch: pytest.MonkeyP
         "contraction": ((fit,), {}),
         "linear-widths": ((fit,), {}),
         "identifiability": (("model", fit), options),
-        "flows": ((fit,), {"seed": 7}),
+        "flows": ((fit,), {}),
     }
 
 
