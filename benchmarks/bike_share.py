@@ -238,7 +238,7 @@ def main() -> int:
     }
     rows: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out and options.out.exists() else []
     if any(row.get(name) != value for row in rows for name, value in about.items()):
-        sys.exit(f"{options.out} holds rows of another city or observation model; choose another file.")
+        sys.exit(f"{options.out} holds rows of another city, opening or observation model; choose another file.")
     for name in options.models:
         if any(row["model"] == name for row in rows):
             continue

@@ -25,6 +25,7 @@ STOCK_MODEL = (
     " bikes that are not needed in proportion to what places need on average."
 )
 HOW = {"own": "for each day by itself", "common": "one for all days"}
+AS = {"own": "", "common": ", all from one opening"}
 
 
 _SILENCE = 3600
@@ -232,7 +233,7 @@ def _provenance(
             "model": STOCK_MODEL.format(how=HOW[days.opening]),
             "opening": days.opening,
             "fleet": stocks.fleet,
-            "fleet_is": "the smallest with which every day can have happened" if fleet is None else "given",
+            "fleet_is": ("the smallest with which every day can have happened" + AS[days.opening]) if fleet is None else "given",
             "moved_without_a_trip_overnight": overnight(flows, stocks),
             "net_flow": net_flows(flows, held),
         },
