@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
 from jax import Array
 
 from bayes_mfg.errors import InputError
@@ -16,12 +15,10 @@ from bayes_mfg.models import Data, ForwardModel
 
 from .coordinates import compiled, coordinates, potential, value_and_gradient
 from .errors import FitError
+from .objective import Expanded, Objective, differenced, first_order, nearest_solvable, refined, square_root
 from .progress import bar
 from .report_stats import of_networks, quantiles
 from .sensitivity import Tilt, quadratic, tilted_quadratic, tilted_value_and_gradient
-
-WORST = 1e10
-"""Potential given to the optimiser where a solve fails, so that its line search turns back; more where potentials themselves are large."""
 
 FEW = 30
 """Unknowns up to which first-order search and differences of the gradient are cheaper than compiling the sensitivities."""
@@ -29,14 +26,8 @@ FEW = 30
 MOST_DENSE = 600
 """Unknowns up to which the mode search takes sensitivities to all of them."""
 
-FLAT = 1e-4
-"""Curvature up to which a direction counts as flat: coordinates are of order one under most priors."""
-
 NEAR = 0.1
 """Length of the Newton step left, in posterior sds, up to which a point is taken for the mode."""
-
-CLOSE = 5e-5
-"""Length of the Newton step left, in posterior sds, at which the mode counts as found."""
 
 RIVAL = 2.0
 """Nats below the best up to which the end of a start is a mode to be reckoned with."""
@@ -53,7 +44,8 @@ class Mode:
     ----------
     location : `(size,)`.
     potential : negative log density there.
-    covariance : inverse curvature `(size, size)`, positive definite; Gauss-Newton's where the search was of second order, see `exact_curvature`.
+    covariance : inverse curvature `(size, size)`, positive definite; Gauss-Newton's where a search of second order got there by it, else exact, see
+        `exact_curvature`.
     factor : `(size, size)` with `factor @ factor.T = covariance`.
     gradient_norm : of the potential in the metric of the covariance; about 0 at a mode.
     evaluations : gradients spent.
@@ -80,89 +72,18 @@ class Mode:
     others: np.ndarray
 
 
-class _Objective:
-    """The potential and its exact gradient as scipy wants them, counting evaluations and failures; first order."""
-
-    def __init__(self, model: ForwardModel, tilt: Tilt | None = None) -> None:
-        self.function = value_and_gradient(model) if tilt is None else tilted_value_and_gradient(model)
-        self.args = (model.data,) if tilt is None else (model.data, tilt)
-        self.evaluations = 0
-        self.failures = 0
-        self.failed = False
-        self.worst = WORST
-
-    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = self.function(jnp.asarray(flat), *self.args)
-        self.evaluations += 1
-        value, gradient = float(value), np.asarray(gradient, dtype=float)
-        self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)))
-        if self.failed:
-            self.failures += 1
-            return self.worst, np.zeros_like(gradient)
-        self.worst = max(self.worst, 1e3 * abs(value))
-        return value, gradient
-
-
-class Expanded:
-    """A function with gradient and Gauss-Newton curvature, remembered at the last point; counts as `_Objective` does.
-
-    Parameters
-    ----------
-    expand : point `(size,)` -> value, gradient `(size,)` and curvature `(size, size)`; not finite where a solve fails.
-    """
-
-    def __init__(self, expand: Callable[[np.ndarray], Any]) -> None:
-        self.expand = expand
-        self.evaluations = 0
-        self.failures = 0
-        self.failed = False
-        self.worst = WORST
-        self.flat: np.ndarray | None = None
-
-    def at(self, flat: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Potential, gradient `(size,)` and curvature `(size, size)`."""
-        if self.flat is None or not np.array_equal(flat, self.flat):
-            self.flat = np.array(flat)
-            self.evaluations += 1
-            value, gradient, curvature = (np.asarray(x, float) for x in self.expand(flat))
-            self.failed = not (np.isfinite(value) and np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature)))
-            if self.failed:
-                self.failures += 1
-                self.found = self.worst, np.zeros_like(gradient), np.eye(gradient.size)
-            else:
-                self.worst = max(self.worst, 1e3 * abs(float(value)))
-                self.found = float(value), gradient, curvature
-        return self.found
-
-    def __call__(self, flat: np.ndarray) -> tuple[float, np.ndarray]:
-        return self.at(flat)[:2]
-
-    def minimise(self, start: np.ndarray, max_steps: int) -> tuple[float, np.ndarray, bool]:
-        """Trust-region Gauss-Newton (scipy's `trust-exact`), until the step left to the minimum is `CLOSE` posterior sds."""
-
-        def settled(intermediate_result: scipy.optimize.OptimizeResult) -> None:
-            _, gradient, curvature = self.at(intermediate_result.x)
-            factor = square_root(curvature)[1]
-            if not self.failed and np.linalg.norm(factor.T @ gradient) < CLOSE:
-                raise StopIteration
-
-        found = scipy.optimize.minimize(
-            self,
-            start,
-            jac=True,
-            hess=lambda x: self.at(x)[2],
-            method="trust-exact",
-            callback=settled,
-            options={"maxiter": max_steps, "gtol": 1e-8, "initial_trust_radius": 1.0, "max_trust_radius": 100.0},
-        )
-        return float(found.fun), np.asarray(found.x), found.nit >= max_steps
+def _sloped(model: ForwardModel, tilt: Tilt | None = None) -> Callable[[np.ndarray], Any]:
+    """The potential of a model and its exact gradient, tilted where that is asked for."""
+    if tilt is None:
+        return lambda flat: value_and_gradient(model)(jnp.asarray(flat), model.data)
+    return lambda flat: tilted_value_and_gradient(model)(jnp.asarray(flat), model.data, tilt)
 
 
 def _expanded(model: ForwardModel, tilt: Tilt | None = None) -> Expanded:
-    """The potential of a model, tilted where that is asked for."""
+    """The same with the Gauss-Newton curvature."""
     if tilt is None:
-        return Expanded(lambda flat: quadratic(model)(jnp.asarray(flat), model.data))
-    return Expanded(lambda flat: tilted_quadratic(model)(jnp.asarray(flat), model.data, tilt))
+        return Expanded(lambda flat: quadratic(model)(jnp.asarray(flat), model.data), _sloped(model))
+    return Expanded(lambda flat: tilted_quadratic(model)(jnp.asarray(flat), model.data, tilt), _sloped(model, tilt))
 
 
 def flat_directions(mode: Mode) -> list[str]:
@@ -187,9 +108,9 @@ def find_mode(
     """Posterior mode in unconstrained coordinates, and the curvature there.
 
     With more than `FEW` unknowns second order: a trust region on the Gauss-Newton curvature from exact forward sensitivities (`sensitivity.py`), from
-    the prior median and from prior draws. With few, compiling those takes longer than it saves, and beyond `MOST_DENSE` there are too many: L-BFGS
-    then, and with several equilibria, refined in coordinates whitened by the curvature at its end, which central differences of the exact gradient
-    give.
+    the prior median and from prior draws, and BFGS where that creeps, as it does where a model fits badly. With few, compiling those takes longer
+    than it saves, and beyond `MOST_DENSE` there are too many: L-BFGS then, and with several equilibria, refined in coordinates whitened by the
+    curvature at its end, which central differences of the exact gradient give.
 
     Parameters
     ----------
@@ -223,8 +144,8 @@ def find_mode(
     draws = [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
     # Between several equilibria the Gauss-Newton curvature jumps where another becomes the most probable, and the search may stop short.
     smooth = getattr(model, "branches", None) is None
-    objective = _expanded(model) if smooth and FEW < space.size <= MOST_DENSE else _Objective(model)
-    minimise = objective.minimise if isinstance(objective, Expanded) else functools.partial(_minimise, objective)
+    objective = _expanded(model) if smooth and FEW < space.size <= MOST_DENSE else Objective(_sloped(model))
+    minimise = objective.minimise if isinstance(objective, Expanded) else functools.partial(first_order, objective)
     points += _most_probable(model, draws, progress)[: starts - 1] if screened else draws
     ends = []
     with bar(len(points) + 1, "mode", progress) as shown:
@@ -243,9 +164,11 @@ def find_mode(
         _, best, limited = min(ends, key=lambda end: end[0])
         flat, measured = 0, True
         if isinstance(objective, Expanded):
-            covariance, factor, flat = square_root(objective.at(best)[2])
+            # Where Gauss-Newton crept it is no measure of the curvature either.
+            exact = curvature and objective.crept
+            covariance, factor, flat = exact_curvature(model, best) if exact else square_root(objective.at(best)[2])
         elif curvature or space.size <= FEW:
-            best, covariance, factor, flat = _refine(objective, best, max_steps)
+            best, covariance, factor, flat = refined(objective, best, max_steps)
         else:
             covariance = factor = np.eye(space.size)
             measured = False
@@ -340,7 +263,7 @@ def descend(model: ForwardModel, start: np.ndarray, tilt: Tilt, *, max_steps: in
     max_steps : iterations.
     """
     smooth = getattr(model, "branches", None) is None
-    objective = _expanded(model, tilt) if smooth and len(start) <= MOST_DENSE else _Objective(model, tilt)
+    objective = _expanded(model, tilt) if smooth and len(start) <= MOST_DENSE else Objective(_sloped(model, tilt))
     solvable = nearest_solvable(objective, start, coordinates(model).prior_median())
     if solvable is None:
         return Descent(None, False, objective.evaluations, objective.failures)
@@ -351,7 +274,7 @@ def descend(model: ForwardModel, start: np.ndarray, tilt: Tilt, *, max_steps: in
         _, gradient, curvature = objective.at(location)
         converged = bool(np.linalg.norm(square_root(curvature)[1].T @ gradient) <= NEAR)
     else:
-        end, location, limited = _minimise(objective, begin, max_steps)
+        end, location, limited = first_order(objective, begin, max_steps)
         location, converged = (location, not limited) if end <= height else (begin, False)
     return Descent(location, converged, objective.evaluations, objective.failures)
 
@@ -367,90 +290,10 @@ def _most_probable(model: ForwardModel, points: list[np.ndarray], progress: bool
     return [points[k] for k in np.argsort(heights, kind="stable") if np.isfinite(heights[k])]
 
 
-def _refine(objective: _Objective, best: np.ndarray, max_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Mode, covariance, factor and flat directions from the end of a first L-BFGS run: whitened by the curvature the problem is round."""
-    covariance, factor, flat = _curvature(objective, best)
-    for _ in range(3):
-        _, step, _ = _minimise(lambda x, at=best, by=factor: _whitened(objective, x, at, by), np.zeros(best.size), max_steps)
-        best = best + factor @ step
-        if np.linalg.norm(step) < 1e-2:
-            break
-        covariance, factor, flat = _curvature(objective, best)
-    return best, covariance, factor, flat
-
-
 def exact_curvature(model: ForwardModel, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     """Inverse of the exact Hessian of the potential `(size, size)`, by central differences of the exact gradient, a square root, and flat directions.
 
     Directions that are flat or of negative curvature (`FLAT`), of which there are none at a mode, and those whose differences could not be taken get
     unit scale; the last value says how many these are.
     """
-    return _curvature(_Objective(model), at)
-
-
-def _whitened(objective: _Objective, x: np.ndarray, at: np.ndarray, by: np.ndarray) -> tuple[float, np.ndarray]:
-    value, gradient = objective(at + by @ x)
-    return value, by.T @ gradient
-
-
-def nearest_solvable(objective: _Objective | Expanded, point: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """The point, or the first on the way to the prior's centre at which all solves succeed, with its potential."""
-    for share in (1.0, 0.5, 0.25, 0.0):
-        candidate = centre + share * (point - centre)
-        height, _ = objective(candidate)
-        if not objective.failed:
-            return candidate, height
-    return None
-
-
-def _minimise(objective: object, start: np.ndarray, max_steps: int) -> tuple[float, np.ndarray, bool]:
-    """Potential and point at the end of a run of L-BFGS, and whether it was its limit of steps that ended it."""
-    found = scipy.optimize.minimize(
-        objective, start, jac=True, method="L-BFGS-B", options={"maxiter": max_steps, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-7}
-    )
-    return float(found.fun), np.asarray(found.x), found.status == 1
-
-
-def _curvature(objective: _Objective, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Inverse Hessian, a square root of it, and the number of directions in which it says nothing."""
-    hessian, lost = _hessian(objective, at)
-    covariance, factor, flat = square_root(hessian)
-    return covariance, factor, flat + lost
-
-
-def _hessian(objective: _Objective, at: np.ndarray, step: float = 1e-4) -> tuple[np.ndarray, int]:
-    """Hessian of the potential `(size, size)`, and in how many coordinates it could not be taken.
-
-    Coordinates are of order one under the prior, so one step length serves all. It is the preconditioner of samplers, which needs three
-    digits, and central differences of an exact gradient give six.
-    """
-    size = at.size
-    hessian = np.empty((size, size))
-    lost = 0
-    for k in range(size):
-        width = step
-        for _ in range(4):
-            shift = np.zeros(size)
-            shift[k] = width
-            _, up = objective(at + shift)
-            failed = objective.failed
-            _, down = objective(at - shift)
-            if not (failed or objective.failed):
-                break
-            width /= 10
-        else:
-            # No difference can be taken at the edge of what can be solved: the prior's unit scale has to do.
-            lost += 1
-            hessian[k] = np.eye(size)[k]
-            continue
-        hessian[k] = (up - down) / (2 * width)
-    return 0.5 * (hessian + hessian.T), lost
-
-
-def square_root(curvature: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Inverse of a curvature and a square root of that; directions of negative or no curvature, which are counted, get the prior's unit scale."""
-    values, vectors = np.linalg.eigh(0.5 * (curvature + curvature.T))
-    flat = int(np.sum(values <= FLAT))
-    values = np.where(values > FLAT, values, 1.0)
-    factor = vectors / np.sqrt(values)
-    return factor @ factor.T, factor, flat
+    return differenced(Objective(_sloped(model)), at)

@@ -20,9 +20,10 @@ from .errors import FitError
 from .identifiability_points import located
 from .identifiability_words import listing, number
 from .linearised import blocks
+from .objective import Expanded, nearest_solvable, square_root
 from .options import whole
 from .parallel import ONE_AT_A_TIME, Parcel, travels
-from .point import MOST_DENSE, Expanded, nearest_solvable, square_root
+from .point import MOST_DENSE
 from .profile_quantity import Quantity
 from .profile_quantity import quantity as resolved
 from .profile_result import Profile, check_levels

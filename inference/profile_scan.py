@@ -11,7 +11,8 @@ from scipy.stats import chi2
 from bayes_mfg.errors import InputError
 
 from .identifiability_words import number
-from .point import NEAR, square_root
+from .objective import square_root
+from .point import NEAR
 from .profile_quantity import Quantity
 from .profile_result import ConfidenceSet
 from .profile_target import Surface, Target

@@ -13,7 +13,7 @@ from bayes_mfg.models import Data, ForwardModel
 
 from .coordinates import compiled, coordinates
 from .linearised import blocks
-from .point import Expanded, square_root
+from .objective import Expanded, square_root
 from .sensitivity import Expansion
 
 REMEMBERED = 8

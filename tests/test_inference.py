@@ -114,13 +114,13 @@ def test_the_mode_is_where_a_fine_grid_has_its_maximum(model, mode, posterior):
 
 def test_a_search_that_ends_above_its_start_ends_there(model, monkeypatch):
     """Line searches that give up leave off anywhere, also where solves fail."""
-    minimise, searches = inference.point._minimise, []
+    minimise, searches = inference.point.first_order, []
 
     def lost(objective, start, max_steps):
         searches.append(start)
         return (1e10, start + 50.0, False) if len(searches) == 1 else minimise(objective, start, max_steps)
 
-    monkeypatch.setattr("bayes_mfg.inference.point._minimise", lost)
+    monkeypatch.setattr("bayes_mfg.inference.point.first_order", lost)
     found = find_mode(model, starts=1)
     begin = coordinates(model).prior_median()
     np.testing.assert_array_equal(searches[0], begin)

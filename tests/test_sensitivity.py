@@ -175,6 +175,18 @@ def test_first_and_second_order_find_the_same_mode(make, monkeypatch):
     )
 
 
+def test_where_gauss_newton_creeps_the_mode_is_the_same_and_its_curvature_exact(monkeypatch):
+    model = unknown()
+    monkeypatch.setattr(point, "FEW", 0)
+    known = find_mode(model, starts=1)
+    monkeypatch.setattr("bayes_mfg.inference.objective.PATIENCE", 1)
+    crept = find_mode(model, starts=1)
+    np.testing.assert_allclose(np.linalg.solve(known.factor, crept.location - known.location), 0.0, atol=1e-3)
+    assert crept.converged and crept.gradient_norm < 1e-3
+    np.testing.assert_allclose(crept.covariance, exact_curvature(model, crept.location)[0], rtol=1e-9)
+    assert not np.allclose(crept.covariance, known.covariance, rtol=1e-6)
+
+
 # Importance weights.
 
 
