@@ -20,6 +20,7 @@ from .errors import FitError
 from .expected_gain import Table, expected_gain, solvable
 from .identifiability_points import located
 from .options import whole
+from .pointwise import independent_in_time
 from .progress import bar
 from .report_page import plural
 from .result import Fit
@@ -268,6 +269,7 @@ def _refuse(
             raise InputError(f"design: {name} is {value!r}; a whole number of at least {least} is needed.")
     if not coordinates(model).size:
         raise InputError("design: the model has no unknowns.")
+    independent_in_time(model, "design", "leave the persistence out of the observation model to plan with independent errors")
 
 
 def _goal(plan: Plan, goal: Any) -> Any:

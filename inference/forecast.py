@@ -12,7 +12,7 @@ from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.models import FirstObserved, ForwardModel
 
-from .pointwise import needed
+from .pointwise import independent_in_time, needed
 from .predict import predict
 from .scores import compared, covered, crps_of_draws, suited
 
@@ -67,6 +67,7 @@ def forecast_scores(
     FitError : when no draw has all equilibria.
     """
     model = needed(fit, "forecast scores")
+    independent_in_time(model, "forecast_scores", "score whole trajectories (scores), or use leave_future_out")
     population = suited(population, model, "forecast_scores")
     known = model.population.trajectories
     for name in population.trajectories:

@@ -10,11 +10,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, lax
 from scipy.special import betaln, gammaln, polygamma
 
 from bayes_mfg.errors import InputError
-from bayes_mfg.models.observations import SimplexNormal
+from bayes_mfg.models.simplex import SimplexNormal, SimplexWalk
 
 TERMS = 1_000_000
 """Terms of an expectation that are held in memory at once."""
@@ -95,6 +95,36 @@ def _(distribution: SimplexNormal) -> np.ndarray:
     out = np.zeros((*a.shape[:-1], 2 * size, 2 * size))
     out[..., :size, :size] = _diagonal(1.0 / a**2) - 1.0 / total[..., None]
     out[..., size:, size:] = _diagonal(2.0 / a**2 - 4.0 / total) + 2.0 * a[..., :, None] * a[..., None, :] / total[..., None] ** 2
+    return out
+
+
+@natural.register
+def _(distribution: SimplexWalk) -> Array:
+    """Of every row given the one before: mean, spread, and the part of the last error that is kept."""
+    kept, fresh = distribution.kept, distribution.fresh
+    before = jnp.concatenate([jnp.zeros_like(distribution.loc[..., :1, :]), distribution.loc[..., :-1, :]], axis=-2)
+    mean = distribution.loc - lax.stop_gradient(kept)[:, None] * before
+    wide = jnp.broadcast_to(fresh[:, None] * distribution.spread, mean.shape)
+    return jnp.concatenate([mean, wide, jnp.broadcast_to(kept[:, None], (*mean.shape[:-1], 1))], axis=-1)
+
+
+@information.register
+def _(distribution: SimplexWalk) -> np.ndarray:
+    """That of independent errors of the new parts, and of what is kept the expected square of the last error in the new part's metric.
+
+    The last error has `v` times the covariance of an error, `v = 1` or, grown from zero since the start, `1 - exp(-2 t / memory)`; the new part has
+    `1 - r^2` times that, of rank `k - 1`: `(k - 1) v / (1 - r^2)`. What is kept and the mean have no product, as errors have the mean zero, and
+    neither has the spread, as new parts are independent of the last error. Own derivation.
+    """
+    fresh = np.asarray(distribution.fresh, float)
+    elapsed = np.asarray(distribution.elapsed, float)
+    grown = -np.expm1(-2.0 * elapsed / float(distribution.memory)) if distribution.from_start else np.ones(elapsed.shape)
+    size = distribution.loc.shape[-1]
+    rows = information(SimplexNormal(distribution.loc, fresh[:, None] * np.asarray(distribution.spread, float)))
+    out = np.zeros((*rows.shape[:-2], 2 * size + 1, 2 * size + 1))
+    out[..., :-1, :-1] = rows
+    last = np.concatenate([[0.0], grown[:-1]])
+    out[..., -1, -1] = (size - 1) * last / fresh**2
     return out
 
 

@@ -23,7 +23,7 @@ from .errors import FitError
 from .fit import fit as refit_model
 from .local import Local
 from .options import whole
-from .pointwise import evaluated, log_likelihood, needed
+from .pointwise import evaluated, independent_in_time, log_likelihood, needed
 
 if TYPE_CHECKING:
     from .result import Fit
@@ -114,6 +114,10 @@ def leave_out(
 ) -> ELPDDataLOO:
     """`loo`, which with `constants` counts observations whose density is the same in every draw, too."""
     checked(fit, by, blocks)
+    if by != "trajectory" and fit.model is not None:
+        independent_in_time(
+            fit.model, f"loo by {by}", 'leave out whole trajectories (by="trajectory"), or the future (leave_future_out)'
+        )
     if options and not refit:
         raise InputError(f"loo: {next(iter(options))} is an option of refits, and refit is false.")
     if not (whole(seed) and seed >= 0):

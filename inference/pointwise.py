@@ -67,6 +67,19 @@ def needed(fit: "Fit", what: str) -> ForwardModel:
     return fit.model
 
 
+def independent_in_time(model: ForwardModel, where: str, instead: str) -> None:
+    """Refuse an observation model whose errors persist, where rows of a trajectory are taken apart.
+
+    Raises
+    ------
+    InputError : saying what to do instead.
+    """
+    if model.observation.persists:
+        raise InputError(
+            f"{where}: errors of this model's observations persist, so that rows of a trajectory are no evidence of their own; {instead}."
+        )
+
+
 def evaluated(
     model: ForwardModel,
     flat: np.ndarray,

@@ -33,6 +33,7 @@ def predict(
         forecasts; give `Calibration` a `horizon` to make room for them.
     initial : new initial populations `(R, d)` or `(d,)` to start from instead of the fitted ones. Where paths are pooled these are new trajectories:
         in every draw, their deviations from the typical one are drawn anew with the draw's pooling scale, and separate paths from their prior.
+        Errors that persist (`SimplexGaussian`) grow from zero there; those in forecasts of the fitted trajectories do not know of the last ones seen.
     totals : sizes behind predicted counts, a number or `(R,)`; by default those of the last datum of each trajectory, and for new initial populations
         the one that all trajectories have in common: where they have none it is needed. Shares have no sizes.
     num_draws : posterior draws to use, spread evenly; by default all. They keep their numbers among all draws, chain after chain.
@@ -70,14 +71,23 @@ def predict(
     data = model.data
     if fresh is not None:
         data = data._replace(observed=jnp.zeros((len(fresh), *data.observed.shape[1:])))
-    many = compiled(model, "predict", lambda: jax.jit(jax.vmap(_one(model), in_axes=(0, 0, 0, None, None, None, None))))
+    many = compiled(model, "predict", lambda: jax.jit(jax.vmap(_one(model), in_axes=(0, 0, 0, None, None, None, None, None))))
     keys = jax.random.split(jax.random.key(seed), len(flat))
     # A draw's population is that of its own branch.
     own = keys if getattr(model, "branches", None) is None else branch_keys(fit)[numbers]
     where = (jnp.asarray(left), jnp.asarray(weight))
     start = None if fresh is None else jnp.asarray(fresh)
     parts = [
-        many(jnp.asarray(flat[k : k + CHUNK]), keys[k : k + CHUNK], own[k : k + CHUNK], data, start, where, jnp.asarray(sizes))
+        many(
+            jnp.asarray(flat[k : k + CHUNK]),
+            keys[k : k + CHUNK],
+            own[k : k + CHUNK],
+            data,
+            start,
+            where,
+            jnp.asarray(sizes),
+            jnp.asarray(asked),
+        )
         for k in range(0, len(flat), CHUNK)
     ]
     mu, value, replicate, good = (np.concatenate([np.asarray(part[k]) for part in parts]) for k in range(4))
@@ -144,7 +154,9 @@ def _one(model: ForwardModel) -> Any:
     """Function from one draw to populations, values and a replicate at the times asked for, and whether all equilibria were found."""
     space = coordinates(model)
 
-    def one(x: Array, key: Array, own: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array) -> tuple:
+    def one(
+        x: Array, key: Array, own: Array, data: Data, start: Array | None, where: tuple[Array, Array], sizes: Array, asked: Array
+    ) -> tuple:
         latents = space.latents(space.constrain(x), data)
         if start is not None:
             latents = {**latents, "mu0": start, "raw": renewed(model, latents["raw"], jax.random.fold_in(key, 2), len(start))}
@@ -157,7 +169,8 @@ def _one(model: ForwardModel) -> Any:
 
         mu, value = between(result.mu), between(result.value)
         safe = jnp.where(jnp.isnan(mu), 1.0 / model.population.n_states, mu)
-        replicate = model.observation.distribution(safe, sizes, latents["own"], model.state_index).sample(key)
+        clock = model.clock(asked, None if start is None else True)
+        replicate = model.observation.distribution(safe, sizes, latents["own"], model.state_index, clock).sample(key)
         return mu, value, replicate, jnp.all(result.code == Code.CONVERGED)
 
     return one

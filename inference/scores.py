@@ -59,7 +59,7 @@ def scores(
           observed shares `y`; over the cells that were observed. The score of arXiv 2606.23155.
         - `relative_error`: mean over trajectories of the mean over cells of `(m - y)^2 / (y^2 + 1e-4)`.
         - `log_score`: mean log predictive density of an observation (a row under Dirichlet and multinomial models, a cell under the others): the
-          log of the mean over draws of the model's likelihood. Higher is better.
+          log of the mean over draws of the model's likelihood; of errors that persist, given the observations before it. Higher is better.
         - `crps`: mean continuous ranked probability score of the recorded shares, unbiased for infinitely many replicates. Lower is better.
         - `coverage50`, `coverage90`: part of the recorded shares inside the central 50 % and 90 % of the replicates, ends included; counts
           that are small numbers lie inside more often than that.
@@ -87,7 +87,7 @@ def scores(
         mask[:, 0] = False
     if not mask.any():
         raise InputError("scores: nothing was observed after the first time, and the start is taken from there.")
-    found = compared(fit, ahead, record, seed)
+    found = compared(fit, ahead, record, seed, taken)
     cells = found.cells(mask)
     drawn, truth = found.replicates[:, cells], found.recorded[cells]
     mu_error, relative_error = _errors(ahead["mu"].to_numpy().mean(axis=0), population)
@@ -230,8 +230,8 @@ class Compared:
         return np.broadcast_to(mask if mask.ndim == 3 else mask[..., None], self.recorded.shape)
 
 
-def compared(fit: "Fit", ahead: xr.Dataset, record: Record, seed: int) -> Compared:
-    """Predictions of `predict`, of the same draws, beside a record of the same trajectories and times.
+def compared(fit: "Fit", ahead: xr.Dataset, record: Record, seed: int, from_start: bool = False) -> Compared:
+    """Predictions of `predict`, of the same draws, beside a record of the same trajectories and times, first rows of which may be the start.
 
     Raises
     ------
@@ -241,30 +241,32 @@ def compared(fit: "Fit", ahead: xr.Dataset, record: Record, seed: int) -> Compar
     if not ahead.sizes["draw"]:
         raise FitError("scores: no draw has an equilibrium on every trajectory; there is nothing to score.")
     flat = chosen_draws(fit, None)[ahead["draw"].to_numpy()]
-    log_density, replicates = _replicated(fit.model, flat, ahead["mu"].to_numpy(), record, seed)
+    log_density, replicates = _replicated(fit.model, flat, ahead, record, seed, from_start)
     sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]
     log_score = logsumexp(log_density, axis=0) - np.log(len(flat))
     return Compared(log_score, replicates, np.asarray(record.values, float) / sizes)
 
 
 def _replicated(
-    model: ForwardModel, flat: np.ndarray, mu: np.ndarray, record: Record, seed: int
+    model: ForwardModel, flat: np.ndarray, ahead: xr.Dataset, record: Record, seed: int, from_start: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log densities of the record `(n, R, T[, k])` and replicated shares `(S, R, T, k)` of draws with populations `(n, R, T, d)`."""
+    """Log densities of the record `(n, R, T[, k])` and replicated shares `(S, R, T, k)` of draws, with what `predict` gave of them."""
+    mu, times = ahead["mu"].to_numpy(), jnp.asarray(ahead["time"].to_numpy())
     each = -(-REPLICATES // len(flat))
     space = coordinates(model)
 
-    def one(x: Array, mu: Array, keys: Array, record: Record, data: Data) -> tuple[Array, Array]:
+    def one(x: Array, mu: Array, keys: Array, record: Record, data: Data, times: Array) -> tuple[Array, Array]:
         own = space.latents(space.constrain(x), data)["own"]
-        likelihood = model.observation.distribution(mu, record.totals, own, model.state_index)
+        clock = model.clock(times, from_start)
+        likelihood = model.observation.distribution(mu, record.totals, own, model.state_index, clock)
         return likelihood.log_prob(record.values), jax.vmap(likelihood.sample)(keys)
 
-    many = compiled(model, "scores", lambda: jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None, None))))
+    many = compiled(model, f"scores/{from_start}", lambda: jax.jit(jax.vmap(one, in_axes=(0, 0, 0, None, None, None))))
     keys = jax.random.split(jax.random.key(seed), (len(flat), each))
     densities, replicates = [], []
     for k in range(0, len(flat), CHUNK):
         part = slice(k, k + CHUNK)
-        density, drawn = many(jnp.asarray(flat[part]), jnp.asarray(mu[part]), keys[part], record, model.data)
+        density, drawn = many(jnp.asarray(flat[part]), jnp.asarray(mu[part]), keys[part], record, model.data, times)
         densities.append(np.asarray(density))
         replicates.append(np.asarray(drawn, float).reshape(-1, *drawn.shape[2:]))
     sizes = np.maximum(np.asarray(record.totals, float), 1.0)[..., None]

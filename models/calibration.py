@@ -28,7 +28,7 @@ from bayes_mfg.paths.priors import check_count
 
 from .initial import Draw, FirstObserved, Initial, Known, resolve_initial
 from .joint import JointPrior
-from .observations import Observation, Record
+from .observations import Clock, Observation, Record
 from .pieces import as_path, beliefs, check_pieces, in_order_of_game
 from .rebuilt import Rebuilt
 
@@ -277,7 +277,13 @@ class ForwardModel(Rebuilt, abc.ABC):
     def likelihood(self, latents: Mapping[str, Any], mu: Array, data: Data) -> dist.Distribution:
         """Distribution of the record given the populations on the grid `(R, T, d)`; where these are NaN, of some even population."""
         mu = jnp.where(jnp.isnan(mu), 1.0 / self.population.n_states, mu)
-        return self.observation.distribution(mu[:, self.data_index], data.record.totals, latents["own"], self.state_index)
+        seen, clock = mu[:, self.data_index], self.clock(self.population.times)
+        return self.observation.distribution(seen, data.record.totals, latents["own"], self.state_index, clock)
+
+    def clock(self, times: Any, from_start: bool | None = None) -> Clock:
+        """Times `(T,)` since the start, and whether trajectories start from what was seen; by default as in this model."""
+        taken = isinstance(self.initial, FirstObserved) if from_start is None else from_start
+        return Clock(jnp.asarray(times, jnp.zeros(()).dtype) - self.grid.times[0], taken)
 
     def __call__(self, data: Data | None = None) -> None:
         """The NumPyro model."""

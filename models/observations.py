@@ -8,7 +8,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
-from numpyro.distributions import constraints
 
 from bayes_mfg.data import Population
 from bayes_mfg.errors import InputError
 from bayes_mfg.paths.base import describe
 from bayes_mfg.paths.priors import amount, check_amount
+
+from .simplex import SimplexNormal, SimplexWalk
 
 FLOOR = 1e-10
 """Shares below this are raised to it inside likelihoods: a state that the model holds empty then costs much, not infinitely much."""
@@ -40,6 +41,19 @@ class Record(NamedTuple):
     values: Array
     mask: Array
     totals: Array
+
+
+class Clock(NamedTuple):
+    """When the rows of a record were seen.
+
+    Attributes
+    ----------
+    elapsed : times since the start `(T,)`.
+    from_start : whether the populations at the start are the first rows themselves, without error.
+    """
+
+    elapsed: Array
+    from_start: bool
 
 
 class Observation(eqx.Module):
@@ -73,8 +87,18 @@ class Observation(eqx.Module):
         """
 
     @abc.abstractmethod
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
-        """Distribution of the record given shares `mu (R, T, d)`, totals `(R, T)`, own unknowns, and the observed states' numbers."""
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
+        """Distribution of the record given shares `mu (R, T, d)`, totals `(R, T)`, own unknowns, the observed states' numbers, and times.
+
+        Only errors that persist look at the times; where they are needed and not given, an `InputError`.
+        """
+
+    @property
+    def persists(self) -> bool:
+        """Whether errors at different times of a trajectory depend on one another; densities of rows are then given the rows before."""
+        return False
 
     def index(self, population: Population) -> np.ndarray:
         """Numbers of the observed states, `(k,)`."""
@@ -188,42 +212,10 @@ class Gaussian(_Shares):
             f"{d}/{d - 1} times, and sds are too narrow by {100 * (1 - math.sqrt(1 - 1 / d)):.0f} %. SimplexGaussian takes them as they are.",
         ]
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
         return dist.Normal(mu[..., index], amount(self.scale, own, "scale"))
-
-
-class SimplexNormal(dist.Distribution):
-    """Normal errors of shares, independent but for their sum, which is zero.
-
-    Errors `e_k` with standard deviations `a_k` are normal given that they sum to zero: with `A = sum_k a_k^2` their covariance is
-    `diag(a^2) - a^2 a^2' / A`, and the density, with respect to all shares but one, is `prod_k N(e_k; 0, a_k^2) / N(0; 0, A)`.
-
-    Parameters
-    ----------
-    loc : `(..., k)`, which sums to one.
-    spread : `a`, `(k,)` or like `loc`.
-    """
-
-    arg_constraints: ClassVar = {"loc": constraints.real_vector, "spread": constraints.real_vector}
-    support = constraints.real_vector
-    pytree_data_fields = ("loc", "spread")
-
-    def __init__(self, loc: Array, spread: Array, *, validate_args: bool | None = None) -> None:
-        self.loc, self.spread = loc, jnp.broadcast_to(spread, loc.shape)
-        super().__init__(loc.shape[:-1], loc.shape[-1:], validate_args=validate_args)
-
-    @property
-    def mean(self) -> Array:
-        return self.loc
-
-    def log_prob(self, value: Array) -> Array:
-        each = dist.Normal(self.loc, self.spread).log_prob(value).sum(axis=-1)
-        return each - dist.Normal(0.0, jnp.sqrt(jnp.sum(self.spread**2, axis=-1))).log_prob(0.0)
-
-    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
-        error = self.spread * jax.random.normal(key, (*sample_shape, *self.loc.shape), self.loc.dtype)
-        square = self.spread**2
-        return self.loc + error - square / square.sum(axis=-1, keepdims=True) * error.sum(axis=-1, keepdims=True)
 
 
 class SimplexGaussian(_Shares):
@@ -238,10 +230,15 @@ class SimplexGaussian(_Shares):
         prior on the positive numbers.
     by_state : whether every state has a scale of its own, each with this prior: where shares of some places are less certain than those of others
         by more than their size tells.
+    persistence : time over which an error falls by a factor e where nothing new is added (see `SimplexWalk`), in the data's unit: a number, or a
+        NumPyro prior on the positive numbers. By default errors at different times are independent, and where real ones are not - a day that is
+        unlike other days is so for hours - the same evidence is counted many times, and posteriors are far too narrow. With it rows of a trajectory
+        must be seen from the first time on without gaps, and from `initial="observed"` on errors grow from zero.
     """
 
     scale: Any = eqx.field(default_factory=lambda: dist.LogNormal(np.log(0.03), 1.0))
     by_state: bool = False
+    persistence: Any = None
 
     def __check_init__(self) -> None:
         check_amount(self.scale, "scale", "SimplexGaussian")
@@ -249,13 +246,21 @@ class SimplexGaussian(_Shares):
             raise InputError(f"SimplexGaussian: by_state is {self.by_state!r}; True or False is needed.")
         if self.by_state and not isinstance(self.scale, dist.Distribution):
             raise InputError(f"SimplexGaussian: by_state needs a prior of the scale, which is {self.scale!r}, one number.")
+        if self.persistence is not None:
+            check_amount(self.persistence, "persistence", "SimplexGaussian")
+
+    @property
+    def persists(self) -> bool:
+        return self.persistence is not None
 
     @property
     def priors(self) -> dict[str, dist.Distribution]:
-        return {"scale": self.scale} if isinstance(self.scale, dist.Distribution) else {}
+        given = {"scale": self.scale, "persistence": self.persistence}
+        return {name: value for name, value in given.items() if isinstance(value, dist.Distribution)}
 
     def drawn(self, count: int) -> dict[str, dist.Distribution]:
-        return {name: prior.expand((count,)).to_event(1) for name, prior in self.priors.items()} if self.by_state else self.priors
+        priors = self.priors
+        return {**priors, "scale": priors["scale"].expand((count,)).to_event(1)} if self.by_state else priors
 
     def record(self, population: Population) -> Record:
         rows = population.mask.all(axis=-1)
@@ -263,11 +268,26 @@ class SimplexGaussian(_Shares):
             raise InputError(
                 "SimplexGaussian: no time has all states observed; use Gaussian, or Binomial for counts of some states."
             )
+        if self.persists:
+            gaps = np.argwhere(rows[:, 1:] & ~rows[:, :-1])
+            if gaps.size:
+                r, t = gaps[0]
+                raise InputError(
+                    f"SimplexGaussian: errors that persist need all states at all times up to the last; trajectory {population.trajectories[r]!r} "
+                    f"is seen at {population.times[t + 1]:g} and not in full at {population.times[t]:g}."
+                )
         shares = np.where(rows[..., None], population.shares, 1.0 / population.n_states)
         return Record(jnp.asarray(shares), jnp.asarray(rows), jnp.ones(rows.shape))
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
-        return SimplexNormal(mu[..., index], jnp.asarray(amount(self.scale, own, "scale")))
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
+        scale = jnp.asarray(amount(self.scale, own, "scale"))
+        if not self.persists:
+            return SimplexNormal(mu[..., index], scale)
+        if clock is None:
+            raise InputError("SimplexGaussian: errors that persist need the times of what was seen.")
+        return SimplexWalk(mu[..., index], scale, amount(self.persistence, own, "persistence"), *clock)
 
 
 class Dirichlet(_Shares):
@@ -305,7 +325,9 @@ class Dirichlet(_Shares):
         shares = np.where(rows[..., None], shares, 1.0 / shares.shape[-1])
         return Record(jnp.asarray(shares), jnp.asarray(rows), jnp.ones(rows.shape))
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
         return dist.Dirichlet(jnp.maximum(mu, FLOOR) / amount(self.noise, own, "noise"))
 
 
@@ -391,7 +413,9 @@ class Multinomial(_Counts):
         probs = jnp.maximum(probs, FLOOR)
         return probs / probs.sum(axis=-1, keepdims=True)
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
         return _MultinomialProbs(self._shares(mu, index), totals.astype(int))
 
 
@@ -424,7 +448,9 @@ class DirichletMultinomial(Multinomial):
     def priors(self) -> dict[str, dist.Distribution]:
         return {"concentration": self.concentration} if isinstance(self.concentration, dist.Distribution) else {}
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
         concentration = amount(self.concentration, own, "concentration")
         return _DirichletMultinomial(concentration * self._shares(mu, index), totals.astype(int))
 
@@ -444,7 +470,9 @@ class Binomial(_Counts):
         counts, mask, totals = self._counts(population)
         return Record(jnp.asarray(counts), jnp.asarray(mask), jnp.asarray(totals))
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
         probs = jnp.clip(mu[..., index], FLOOR, 1.0 - FLOOR)
         return dist.BinomialProbs(probs, totals.astype(int)[..., None])
 
@@ -470,7 +498,9 @@ class BetaBinomial(Binomial):
     def priors(self) -> dict[str, dist.Distribution]:
         return {"concentration": self.concentration} if isinstance(self.concentration, dist.Distribution) else {}
 
-    def distribution(self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray) -> dist.Distribution:
+    def distribution(
+        self, mu: Array, totals: Array, own: Mapping[str, Array], index: np.ndarray, clock: Clock | None = None
+    ) -> dist.Distribution:
         probs = jnp.clip(mu[..., index], FLOOR, 1.0 - FLOOR)
         concentration = amount(self.concentration, own, "concentration")
         return dist.BetaBinomial(concentration * probs, concentration * (1.0 - probs), totals.astype(int)[..., None])
