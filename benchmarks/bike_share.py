@@ -25,11 +25,12 @@ that mornings know nothing of their day but the bikes under way. With `--opening
 350): the first observation then knows something of the later hours, held out or not, and `regression` shows how much. Zones and fleet are those of
 all days. Training days are predicted by the others in the baselines, by all in fits.
 
-Posteriors are Laplace's, around the best mode of `--starts` searches, the first from the prior median. Rows of JSON go to `--out` as they are done,
-and rows that are there are not made again: mean squared error (the paper's mu error), its relative error, log score (of every observation given those
-before it), CRPS, coverage of 50 % and 90 % bands. At the end, paired differences of days: scores of each model less those of the game of the same
-rates, or of the first game of LEADING that was fitted, with standard errors over days; neighbouring days are not independent, and these errors are
-then too small.
+Posteriors are Laplace's, those of networks points. Searches for the mode set out from the prior median (and from prior draws, with `--starts`); those
+for rates that change and for worths set out from the mode with constant rates alone: from the median they end in worse ones. Rows of JSON go to
+`--out` as they are done, and rows that are there are not made again: mean squared error (the paper's mu error), its relative error, log score (of
+every observation given those before it), CRPS, coverage of 50 % and 90 % bands. At the end, paired differences of days: scores of each model less
+those of the game of the same rates, or of the first game of LEADING that was fitted, with standard errors over days; neighbouring days are not
+independent, and these errors are then too small.
 """
 
 import argparse
@@ -45,17 +46,21 @@ import numpyro.distributions as dist
 import pandas as pd
 
 import bayes_mfg as bm
+from bayes_mfg.inference.coordinates import coordinates
 from bayes_mfg.inference.files import replacing
 from bayes_mfg.inference.scores import covered
 
+LEVEL, LEVEL_SCALE = 0.3, 1.5
+"""Median of a rate per hour, and the sd of its logarithm."""
 RATES = {
-    "constant": lambda: bm.paths.Constant(dist.LogNormal(np.log(0.3), 1.5)),
-    "linear": lambda: bm.paths.Spline(1, 1, level=0.3, level_scale=1.5, scale=1.0),
-    "smooth": lambda: bm.paths.Spline(4, 3, level=0.3, level_scale=1.5, scale=1.0),
-    "neural": lambda: bm.paths.Neural(8, level=0.3, level_scale=1.5, scale=1.0),
+    "constant": lambda: bm.paths.Constant(dist.LogNormal(np.log(LEVEL), LEVEL_SCALE)),
+    "linear": lambda: bm.paths.Spline(1, 1, level=LEVEL, level_scale=LEVEL_SCALE, scale=1.0),
+    "smooth": lambda: bm.paths.Spline(4, 3, level=LEVEL, level_scale=LEVEL_SCALE, scale=1.0),
+    "neural": lambda: bm.paths.Neural(8, level=LEVEL, level_scale=LEVEL_SCALE, scale=1.0),
 }
 SMOOTHING = 0.03
-LAPLACE: dict[str, Any] = {"method": "svi", "guide": "laplace", "num_samples": 200, "prior_samples": 0, "seed": 0}
+POINT: dict[str, Any] = {"method": "point", "prior_samples": 0, "seed": 0}
+LAPLACE: dict[str, Any] = {**POINT, "method": "svi", "guide": "laplace", "num_samples": 200}
 KEPT = ("pareto_k", "mode_potential", "mode_evaluations")
 """What rows say of the fit itself."""
 MODELS = (
@@ -67,6 +72,7 @@ MODELS = (
     "regression",
 )
 PLAIN = ("persistence", "historical", "regression")
+NETWORKS = ("forward-neural", "game-neural", "game-edge", "neural-ode")
 WEIGHTS = np.logspace(-4, 2, 25)
 """Of ridge regression, per training day, relative to the variance of first shares."""
 SETS = ("training", "weekdays", "weekends")
@@ -122,10 +128,39 @@ def model_of(name: str, data: bm.data.Population) -> bm.models.ForwardModel:
     return bm.models.Calibration(bm.games.ForwardDynamics(hard), data, paths, observation, initial="observed", substeps=2)
 
 
+def simpler(name: str) -> str | None:
+    """The model whose mode is where the search of this one begins."""
+    kind, _, rates = name.partition("-")
+    if name == "game-edge":
+        return "forward-constant"
+    return f"{kind}-constant" if rates in RATES and rates != "constant" else None
+
+
+def beginning(model: bm.models.ForwardModel, known: bm.inference.Fit) -> np.ndarray:
+    """Coordinates `(size,)` at which a model is a simpler one at its mode; hidden units of networks are drawn from the prior, and have no weight."""
+    space, latent = coordinates(model), known.tree["unconstrained_posterior"]["latent"]
+    mode = dict(zip(latent["coordinate"].to_numpy().tolist(), latent.to_numpy()[0, 0], strict=True))
+    drawn = np.asarray(space.unconstrain(space.draw_prior(jax.random.key(0))))
+    flat = space.prior_median()
+    for k, name in enumerate(space.names):
+        if "weights_0" in name or "biases_0" in name:
+            flat[k] = drawn[k]
+        elif name in mode:
+            flat[k] = mode[name]
+        elif name.startswith("base_rate/level"):  # standard normal, of the logarithm
+            flat[k] = (mode[name.replace("level", "value")] - np.log(LEVEL)) / LEVEL_SCALE
+    return flat
+
+
 def fitted_rows(name: str, sets: dict[str, bm.data.Population], starts: int) -> list[dict[str, Any]]:
     """Scores of a model for every day."""
     begin = time.perf_counter()
-    fit = bm.inference.fit(model_of(name, sets["training"]), starts=starts, **LAPLACE)
+    model = model_of(name, sets["training"])
+    options: dict[str, Any] = {"starts": starts}
+    if before := simpler(name):
+        known = bm.inference.fit(model_of(before, sets["training"]), starts=starts, **POINT)
+        options = {"starts": 0, "start": beginning(model, known)}
+    fit = bm.inference.fit(model, **options, **(POINT if name in NETWORKS else LAPLACE))
     seconds = time.perf_counter() - begin
     about = {"model": name, "seconds": round(seconds, 1), "warnings": fit.warnings}
     about |= {n: x for n, x in json.loads(fit.tree.attrs["inference"]).items() if n in KEPT}

@@ -44,7 +44,7 @@ def fit(
     keep: str = "all",
     title: str = "",
     config: str = "",
-    start: Fit | None = None,
+    start: Fit | np.ndarray | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     **options: Any,
@@ -67,7 +67,8 @@ def fit(
         convergence is judged on parameters alone.
     title, config : kept with the fit, for reports.
     start : a fit of a model with the same paths and initial populations; the search for the mode sets out from its best draw, too, beside the prior
-        median. With games whose agents decide almost at once, fit a softer game first. Not for the paper's least squares.
+        median, which is left out with `starts=0`. With games whose agents decide almost at once, fit a softer game first. Or unconstrained
+        coordinates `(size,)` (`unconstrained_posterior` names them), such as those of the mode of a simpler model. Not for the paper's least squares.
     checkpoint : a folder, new or empty, in which the fit keeps what it has: the mode, every 50 transitions of NUTS, every 100 updates of SVI,
         members of an ensemble. It stays when the fit is done; remove it then. Not for the paper's least squares.
     resume : go on from what the checkpoint holds, if anything: the draws are those of a fit that was never stopped. The model, data, method,
@@ -128,7 +129,7 @@ def fit(
     if start is not None:
         if options.get("objective") == "paper":
             raise InputError('fit: the objective "paper" starts from random networks; start is not for it.')
-        options["start"] = _best_draw(start, model)
+        options["start"] = start if isinstance(start, np.ndarray) else _best_draw(start, model)
     if resume and checkpoint is None:
         raise InputError("fit: resume=True needs the folder of a checkpoint.")
     begin = time.perf_counter()
@@ -146,7 +147,7 @@ def fit(
     asked = {name: value for name, value in options.items() if name not in ("start", "checkpoint")}
     settings = {**settings, "asked": asked, "backend": jax.default_backend()}
     elbo = (stats or {}).pop("elbo", None)
-    if start is not None:
+    if isinstance(start, Fit):
         settings["start"] = {name: start.tree.attrs[name] for name in ("title", "method", "seed", "created")}
     tree = assemble(
         model,
@@ -204,7 +205,7 @@ def _best_draw(start: Any, model: ForwardModel) -> np.ndarray:
     InputError : for what is no fit, and one of other unknowns or under other priors, whose coordinates mean something else.
     """
     if not isinstance(start, Fit):
-        raise InputError(f"fit: start is {type(start).__name__}; an earlier Fit is needed.")
+        raise InputError(f"fit: start is {type(start).__name__}; an earlier Fit or an array of coordinates is needed.")
     latent = start.tree["unconstrained_posterior"]["latent"]
     names, wanted = [str(name) for name in latent["coordinate"].to_numpy()], coordinates(model).names
     if names != wanted:

@@ -15,7 +15,7 @@ LEAST = {
     "num_samples": 1,
     "max_tree_depth": 1,
     "members": 2,
-    "starts": 1,
+    "starts": 0,
     "screened": 0,
     "max_steps": 1,
     "num_steps": 1,

@@ -116,7 +116,7 @@ def find_mode(
     ----------
     model : the model.
     seed : of the prior draws.
-    starts : number of starts, at least 1.
+    starts : number of starts, at least 1, or with a `start` of one's own at least 0.
     start : `(size,)`, one start more, before the others, such as the mode of a model that is like this one.
     screened : the prior draws among the starts are the most probable of so many, with those left out at which a solve fails; 0 takes them as they
         come.
@@ -126,9 +126,11 @@ def find_mode(
 
     Raises
     ------
-    InputError : for a start of another shape, and for screened draws of which none can be a start.
+    InputError : for a start of another shape, no start at all, and for screened draws of which none can be a start.
     FitError : when no start reaches a point at which every equilibrium is found.
     """
+    if starts < (start is None):
+        raise InputError(f"find_mode: starts is {starts}; at least 1 is needed, or a start.")
     if screened and starts < 2:
         raise InputError(
             f"find_mode: screened is {screened}, but starts is 1, the prior median alone; starts of at least 2 are needed."
@@ -139,8 +141,8 @@ def find_mode(
     if start is not None:
         if np.shape(start) != (space.size,) or not np.all(np.isfinite(start)):
             raise InputError(f"find_mode: start has shape {np.shape(start)}; {space.size} finite numbers are needed.")
-        points = [np.asarray(start, float), centre]
-    keys = jax.random.split(jax.random.key(seed), max(starts - 1, screened))
+        points = [np.asarray(start, float), centre][: 1 + starts]
+    keys = jax.random.split(jax.random.key(seed), max(starts - 1, screened, 0))
     draws = [np.asarray(space.unconstrain(space.draw_prior(key))) for key in keys]
     # Between several equilibria the Gauss-Newton curvature jumps where another becomes the most probable, and the search may stop short.
     smooth = getattr(model, "branches", None) is None

@@ -482,6 +482,17 @@ def test_a_fit_sets_out_from_an_earlier_one(model):
         find_mode(model, start=np.zeros(7))
 
 
+def test_a_search_from_a_start_of_ones_own_alone(model, mode):
+    near = mode.location + 0.01
+    found = find_mode(model, start=near, starts=0)
+    assert len(found.starts) == 1
+    np.testing.assert_allclose(found.location, mode.location, atol=1e-4)
+    with pytest.raises(InputError, match="starts is 0; at least 1 is needed, or a start"):
+        find_mode(model, starts=0)
+    point = fit(model, "point", start=near, starts=0, prior_samples=0)
+    np.testing.assert_allclose(point.tree["unconstrained_posterior"]["latent"].to_numpy()[0, 0], mode.location, atol=1e-4)
+
+
 def test_a_fit_sets_out_from_the_best_draw_of_a_posterior(model, fitted):
     best = np.unravel_index(np.argmax(fitted.tree["sample_stats"]["lp"].to_numpy()), (2, 100))
     np.testing.assert_array_equal(_best_draw(fitted, model), fitted.tree["unconstrained_posterior"]["latent"].to_numpy()[best])
