@@ -59,7 +59,7 @@ RATES = {
     "neural": lambda: bm.paths.Neural(8, level=LEVEL, level_scale=LEVEL_SCALE, scale=1.0),
 }
 SMOOTHING = 0.03
-POINT: dict[str, Any] = {"method": "point", "prior_samples": 0, "seed": 0}
+POINT: dict[str, Any] = {"method": "point", "max_steps": 2000, "prior_samples": 0, "seed": 0}
 LAPLACE: dict[str, Any] = {**POINT, "method": "svi", "guide": "laplace", "num_samples": 200}
 KEPT = ("pareto_k", "mode_potential", "mode_evaluations")
 """What rows say of the fit itself."""

@@ -78,7 +78,7 @@ def fit(
 
         - all but the paper's least squares: `starts=3` searches for the mode, from the prior median and from prior draws, `screened=0`: so many
           prior draws are looked at, and the searches set out from the most probable of them. Screen where equilibria jump as parameters change,
-          so that a search from far away does not get near.
+          so that a search from far away does not get near. `max_steps=500` for each.
         - nuts: `num_chains=4, num_warmup=300, num_samples=500, target_accept_prob=0.8, max_tree_depth=10`.
         - svi: `guide="full"`, `importance=False` (resample by importance ratios), `num_steps=5000` (updates, at most), `tolerance=0.1` (nats to
           which the ELBO has settled when updates end, see `bayes_mfg.inference.stopping`; 0.02 for the flow; 0 makes all updates, at a learning rate
@@ -94,7 +94,7 @@ def fit(
 
           The Pareto k of the importance ratios is the judge of all but the first: where it is above its limit, `Fit.warnings` says not to trust
           the widths.
-        - point: `objective="map"` with `max_steps=500`, or `objective="paper"` with
+        - point: `objective="map"`, or `objective="paper"` with
           `seeds=1, epochs=500, learning_rate=1e-3, batch=10, window=0.2, held_out=0.1, patience=100`; see
           `bayes_mfg.inference.paper.fit_paper`. With several seeds the fit is the one with the lowest loss, and the settings say how far
           the seeds' paths lie apart.
@@ -252,7 +252,7 @@ def refuse_options(model: ForwardModel, method: str, options: Mapping[str, Any])
     taken: tuple[str, ...] = SEARCH
     if method == "point":
         then = paper.fit_paper if objective == "paper" else None
-        taken = ("objective",) if objective == "paper" else ("objective", "max_steps", *SEARCH)
+        taken = ("objective",) if objective == "paper" else ("objective", *SEARCH)
     with _named(method):
         _only({name: x for name, x in options.items() if name not in taken}, then)
     if method == "svi":
@@ -287,7 +287,7 @@ def _only(options: Mapping[str, Any], function: Callable[..., Any] | None) -> No
             raise _UnknownOptionError(name)
 
 
-SEARCH = ("starts", "start", "screened")
+SEARCH = ("starts", "start", "screened", "max_steps")
 """Options of the search for the mode that every method takes."""
 
 
@@ -309,8 +309,7 @@ def _mode(
     """
     options = dict(options)
     checkpoint = options.pop("checkpoint", None)
-    names = SEARCH if then else (*SEARCH, "max_steps")
-    search = {name: options.pop(name) for name in names if name in options}
+    search = {name: options.pop(name) for name in SEARCH if name in options}
     _only(options, then)
     known = [] if checkpoint is None else checkpoint.read("mode")
     if known:
@@ -372,10 +371,12 @@ def _svi(model: ForwardModel, *, seed: int, progress: bool | None, **options: An
 def _ensemble(model: ForwardModel, *, seed: int, progress: bool | None, randomised: str = "both", **options: Any) -> tuple:
     ensemble.check(model, randomised)
     mode, checkpoint = None, options.pop("checkpoint", None)
+    limit = {name: options[name] for name in ("max_steps",) if name in options}  # of the members, too
     if randomised == "both":
         searched = {**options, "checkpoint": checkpoint}
         mode, options, _ = _mode(model, searched, seed, progress, then=ensemble.point_fits, curvature=False)
-    elif given := [name for name in SEARCH if name in options]:
+        options |= limit
+    elif given := [name for name in SEARCH if name in options and name not in limit]:
         raise InputError(f'fit: {given[0]} is for the search for the mode, which an ensemble makes with randomised="both" alone.')
     else:
         _only(options, ensemble.point_fits)

@@ -414,15 +414,15 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def _method_functions(method: str, table: Mapping[str, Any], place: Place) -> list[tuple[Callable[..., Any], set[str]]]:
     """The functions that take a method's options, and which of their parameters a config gives; () for all."""
-    searches = (point.find_mode, {"starts", "screened"})
+    searches = (point.find_mode, {"starts", "screened", "max_steps"})
     if method == "nuts":
         return [searches, (nuts.sample, set())]
     if method == "svi":
         return [searches, (svi.approximate, set())]
     if method == "ensemble":
-        return [searches, (ensemble.point_fits, {"members", "randomised", "max_steps"})]
+        return [searches, (ensemble.point_fits, {"members", "randomised"})]
     objective = choose(table.get("objective", "map"), ("map", "paper"), place.at("objective"))
-    return [(paper.fit_paper, set())] if objective == "paper" else [(point.find_mode, {"starts", "screened", "max_steps"})]
+    return [(paper.fit_paper, set())] if objective == "paper" else [searches]
 
 
 def _option_parameters(method: str, table: Mapping[str, Any], place: Place) -> dict[str, inspect.Parameter]:
